@@ -1,0 +1,145 @@
+"""Layers that the networks share: convolution with a lowering for each platform, and pooling.
+
+All layers take feature maps `[..., height, width, channel]` with any number of leading axes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(inputs, kernel, strides, padding, *, feature_group_count: int = 1, precision=None, **_: Any):
+    """`lax.conv_general_dilated` in NHWC, written for the platform that runs it.
+
+    XLA's convolutions are right on accelerators. On a CPU three shapes are faster as something
+    else: grouped kernels as one convolution a group, 1x1 kernels as a matrix product, and 3x3
+    kernels on small maps as nine shifted views and one matrix product.
+    """
+    if jax.default_backend() == "cpu":
+        return _conv_cpu(inputs, kernel, strides, padding, feature_group_count, precision)
+    return lax.conv_general_dilated(
+        inputs, kernel, strides, padding, dimension_numbers=DIMENSIONS,
+        feature_group_count=feature_group_count, precision=precision,
+    )  # fmt: skip
+
+
+def _conv_cpu(inputs, kernel, strides, padding, groups, precision):
+    if groups > 1:
+        parts = zip(jnp.split(inputs, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+        return jnp.concatenate(
+            [_conv_cpu(x, k, strides, padding, 1, precision) for x, k in parts], axis=-1
+        )
+    height, width = kernel.shape[:2]
+    unpadded = all(tuple(pad) == (0, 0) for pad in padding)
+    if (height, width) == (1, 1) and unpadded:
+        views = inputs[:, :: strides[0], :: strides[1]]
+        return jnp.matmul(views, kernel[0, 0], precision=precision)
+    if (height, width) == (3, 3) and tuple(strides) == (1, 1) and max(inputs.shape[1:3]) <= 7:
+        padded = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+        rows, columns = padded.shape[1] - 2, padded.shape[2] - 2
+        views = jnp.concatenate(
+            [padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=-1
+        )
+        return jnp.matmul(views, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+    return lax.conv_general_dilated(
+        inputs, kernel, strides, padding, dimension_numbers=DIMENSIONS, precision=precision
+    )
+
+
+def conv2d(
+    features: int, channels: int, size: int, *, stride: int = 1, padding: int = 0,
+    groups: int = 1, bias: bool = True, rngs: nnx.Rngs,
+) -> nnx.Conv:  # fmt: skip
+    """A square convolution with torch's meaning of `stride` and (symmetric) `padding`."""
+    return nnx.Conv(
+        features, channels, (size, size), strides=stride, padding=((padding, padding),) * 2,
+        feature_group_count=groups, use_bias=bias, conv_general_dilated=conv, rngs=rngs,
+    )  # fmt: skip
+
+
+def batch_norm(features: int, *, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """Batch normalisation with stored statistics and torch's epsilon, 1e-5."""
+    return nnx.BatchNorm(features, use_running_average=True, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+
+class ReLU(nnx.Module):
+    """max(x, 0)."""
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jax.nn.relu(x)
+
+
+class Dropout(nnx.Module):
+    """Keeps torchvision's place for dropout; the identity, as it is outside training."""
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return x
+
+
+class MaxPool(nnx.Module):
+    """Maximum over square windows, with torch's meaning of `stride` and `padding`."""
+
+    def __init__(self, size: int, stride: int, padding: int = 0):
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
+        if jax.default_backend() == "cpu":
+            return self._tournament(x)
+        window, strides = (self.size,) * 2, (self.stride,) * 2
+        return nnx.max_pool(x, window, strides, padding=((self.padding,) * 2,) * 2)
+
+    def _tournament(self, x):
+        """The same values and gradients (the first of equals wins), 3-10x faster backwards."""
+        pad = ((0, 0),) * (x.ndim - 3) + ((self.padding,) * 2,) * 2 + ((0, 0),)
+        x = jnp.pad(x, pad, constant_values=-jnp.inf) if self.padding else x
+        spans = [(length - self.size) // self.stride * self.stride + 1 for length in x.shape[-3:-1]]
+        best = None
+        for i in range(self.size):
+            for j in range(self.size):
+                view = x[..., i : i + spans[0] : self.stride, j : j + spans[1] : self.stride, :]
+                best = view if best is None else jnp.where(best >= view, best, view)
+        return best
+
+
+class AdaptiveAveragePool(nnx.Module):
+    """Mean over `size` x `size` bins, cut as torch cuts them.
+
+    Bin i of n over a length L is [floor(i L / n), ceil((i + 1) L / n)); bins may overlap, and the
+    layer is the identity where L = n.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch size size c"]:
+        rows, columns = (_bins(length, self.size, x.dtype) for length in x.shape[-3:-1])
+        highest = lax.Precision.HIGHEST
+        if rows is not None:
+            x = jnp.einsum("ih,...hwc->...iwc", rows, x, precision=highest)
+        if columns is not None:
+            x = jnp.einsum("jw,...iwc->...ijc", columns, x, precision=highest)
+        return x
+
+
+def _bins(length: int, count: int, dtype) -> np.ndarray | None:
+    """The averaging matrix `[count, length]` of an adaptive pool, None for the identity."""
+    if length == count:
+        return None
+    matrix = np.zeros((count, length), dtype)
+    for i in range(count):
+        start, stop = i * length // count, -(-(i + 1) * length // count)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def stack(layers: Sequence[nnx.Module]) -> nnx.List:
+    """Layers under torch's numbered names: `stack(...)[3]` is `<name>.3`."""
+    return nnx.List(list(layers))

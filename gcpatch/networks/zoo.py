@@ -1,0 +1,95 @@
+"""The networks by name: torchvision's VGGs and bottleneck ResNets, and small ones for scenes."""
+
+import zlib
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+from flax import nnx
+
+from gcpatch import scenes
+from gcpatch.networks.network import Network
+from gcpatch.networks.parameters import fill, parameters
+from gcpatch.networks.resnet import ResNet
+from gcpatch.networks.vgg import POOL, VGG
+
+VGG_PLANS: dict[int, tuple[int | str, ...]] = {
+    depth: tuple(
+        item
+        for width, count in zip((64, 128, 256, 512, 512), counts, strict=True)
+        for item in (*(width,) * count, POOL)
+    )
+    for depth, counts in {
+        11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4),
+    }.items()
+}  # fmt: skip
+MINI_PLAN = (8, POOL, 16, POOL, 32, POOL, 64, POOL, 96, 96, POOL)
+
+PAPER = ("vgg19", "vgg19_bn", "wide_resnet101_2", "resnext101_32x8d")
+MINIS = ("mini_vgg", "mini_vgg_bn", "mini_wide_resnet", "mini_resnext")
+IMAGENET_CLASSES = 1000
+
+CONSTRUCTORS: dict[str, Callable[..., Network]] = {
+    **{f"vgg{depth}": partial(VGG, plan=plan, normalized=False) for depth, plan in VGG_PLANS.items()},
+    **{f"vgg{depth}_bn": partial(VGG, plan=plan, normalized=True) for depth, plan in VGG_PLANS.items()},
+    "resnet50": partial(ResNet, blocks=(3, 4, 6, 3)),
+    "resnet101": partial(ResNet, blocks=(3, 4, 23, 3)),
+    "resnet152": partial(ResNet, blocks=(3, 8, 36, 3)),
+    "resnext50_32x4d": partial(ResNet, blocks=(3, 4, 6, 3), groups=32, width_per_group=4),
+    "resnext101_32x8d": partial(ResNet, blocks=(3, 4, 23, 3), groups=32, width_per_group=8),
+    "resnext101_64x4d": partial(ResNet, blocks=(3, 4, 23, 3), groups=64, width_per_group=4),
+    "wide_resnet50_2": partial(ResNet, blocks=(3, 4, 6, 3), width_per_group=128),
+    "wide_resnet101_2": partial(ResNet, blocks=(3, 4, 23, 3), width_per_group=128),
+    "mini_vgg": partial(VGG, plan=MINI_PLAN, normalized=False, hidden=64),
+    "mini_vgg_bn": partial(VGG, plan=MINI_PLAN, normalized=True, hidden=64),
+    "mini_wide_resnet": partial(ResNet, blocks=(1, 1, 1, 1), planes=8, width_per_group=128),
+    "mini_resnext": partial(ResNet, blocks=(1, 1, 1, 1), planes=8, groups=4, width_per_group=32),
+}
+NAMES = tuple(CONSTRUCTORS)
+
+
+def create(name: str, categories: tuple[str, ...] | None = None) -> Network:
+    """A network without weights: its parameters are shapes, for `fill` to replace.
+
+    Args:
+        name: one of `NAMES`.
+        categories: the classes' names; the scenes' for a mini, else 1,000 numbered classes.
+
+    Raises:
+        ValueError: there is no network of this name.
+    """
+    if name not in CONSTRUCTORS:
+        raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NAMES)}")
+    if categories is None:
+        numbered = tuple(f"class {i}" for i in range(IMAGENET_CLASSES))
+        categories = scenes.CATEGORIES if name in MINIS else numbered
+    constructor = partial(CONSTRUCTORS[name], name, tuple(categories))
+    return nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
+
+
+def random(name: str, seed: int = 0, dtype: str = "float32") -> Network:
+    """A network with seeded random weights, and random statistics in every batch normalisation.
+
+    Kernels are He-normal; scales, biases, means and variances vary around their usual values, so
+    that a mistake in any of them shows in the outputs. The same (name, seed) gives the same
+    weights on every machine.
+    """
+    network = create(name)
+    return fill(network, {
+        key: _random_leaf(key, leaf, seed).astype(dtype) for key, leaf in parameters(network).items()
+    })  # fmt: skip
+
+
+def _random_leaf(key: str, leaf: jax.ShapeDtypeStruct, seed: int) -> np.ndarray:
+    generator = np.random.default_rng((seed, zlib.crc32(key.encode())))
+    normal = generator.standard_normal(leaf.shape, np.float32)
+    match key.rsplit(".", 1)[1]:
+        case "kernel":
+            return normal * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
+        case "scale":  # the block's last one is small, which keeps deep residual sums in range
+            return (0.2 if ".bn3." in key else 1.0) * (1 + 0.1 * normal)
+        case "var":
+            return np.exp(0.2 * normal)
+        case _:  # bias, mean
+            return 0.1 * normal
