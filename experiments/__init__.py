@@ -1,0 +1,1 @@
+"""One file for each experiment or figure of the paper, and training."""

@@ -1,0 +1,51 @@
+"""Adversarial patches that fool an image classifier and its Grad-CAM explanation, in JAX.
+
+    network = gcpatch.load("mini_vgg_bn")
+    heat = gcpatch.grad_cam(network, image, label)
+    results = gcpatch.attack(network, images, targets, gcpatch.Patch(), gcpatch.Attack())
+
+Le, Kang and Kim, "Robust Adversarial Attack Against Explainable Deep Classification Models Based
+on Adversarial Images With Different Patch Sizes and Perturbation Ratios", IEEE Access, 2021.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gcpatch.attacks import Attack, Finished, attack
+    from gcpatch.checkpoints import load
+    from gcpatch.explainers import grad_cam
+    from gcpatch.losses import Evidence
+    from gcpatch.networks import Network
+    from gcpatch.patches import Patch
+    from gcpatch.presets import PRESETS
+
+# Names are imported at first use, so that `gcpatch --help` need not wait for JAX.
+_HOMES = {
+    "Attack": "attacks",
+    "Evidence": "losses",
+    "Finished": "attacks",
+    "Network": "networks",
+    "PRESETS": "presets",
+    "Patch": "patches",
+    "attack": "attacks",
+    "grad_cam": "explainers",
+    "load": "checkpoints",
+}
+__all__ = [
+    "PRESETS",
+    "Attack",
+    "Evidence",
+    "Finished",
+    "Network",
+    "Patch",
+    "attack",
+    "grad_cam",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"gcpatch has no {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"gcpatch.{_HOMES[name]}"), name)

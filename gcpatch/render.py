@@ -8,6 +8,7 @@ import math
 import unicodedata
 from bisect import bisect_right
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from gcpatch.images import write_png
 INK, GREY, FAINT = (26, 26, 30), (92, 94, 102), (176, 178, 186)
 
 
-def upsample(heat, size):
+def upsample(heat: np.ndarray, size: int) -> np.ndarray:
     """Resize `heat` [h, w] bilinearly to [size, size] and divide by its maximum; zeros stay."""
     heat = np.nan_to_num(np.asarray(heat, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     values = np.maximum(cv2.resize(heat, (size, size), interpolation=cv2.INTER_LINEAR), 0.0)
@@ -25,19 +26,19 @@ def upsample(heat, size):
     return values / top if top > 0 else values
 
 
-def jet(values):
+def jet(values: np.ndarray) -> np.ndarray:
     """hfE: colour `values` [h, w] in [0, 1] by OpenCV's jet, blue to red; uint8 [h, w, 3] RGB."""
     levels = np.rint(255 * np.clip(np.nan_to_num(values), 0, 1)).astype(np.uint8)
     return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1])
 
 
-def overlay(image, values):
+def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
     """giP = jet(values [h, w]) + image, divided by its maximum; uint8 [h, w, 3] like `image`."""
     both = image.astype(np.float64) + jet(values)
     return np.rint(255 * both / both.max()).astype(np.uint8)  # jet is nowhere black: max > 0
 
 
-def mask_picture(values):
+def mask_picture(values: np.ndarray) -> np.ndarray:
     """mfE = (values - min) / max as uint8 grey, [h, w] to [h, w]."""
     values = np.nan_to_num(np.asarray(values, np.float64))
     top = max(values.max(), np.finfo(np.float64).tiny)
@@ -70,7 +71,8 @@ def _letter(letter):
     if letter.isascii() or not _is_missing(letter):
         return letter
     kind, words = unicodedata.category(letter), unicodedata.name(letter, "").split()
-    plain = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFKD", letter.replace("ß", "ss"))
+    plain = plain.encode("ascii", "ignore").decode()
     if plain or kind[0] == "M":
         return plain
     if kind[0] in "PS":
@@ -86,7 +88,7 @@ def _is_missing(letter):
     pictures = [np.zeros((48, 200), np.uint8) for _ in range(2)]
     for picture, text in zip(pictures, (letter, questions), strict=True):
         _draw(picture, text, (4, 36), 24, 400, 255)
-    return np.array_equal(*pictures)
+    return np.array_equal(pictures[0], pictures[1])
 
 
 def _fit(text, width, size, weight=400):
@@ -112,7 +114,7 @@ def _layout(tile):
     return row, columns, unit, (height, width)
 
 
-def panel_tiles(panel):
+def panel_tiles(panel: np.ndarray) -> list[np.ndarray] | None:
     """The four pictures of a panel, [tile, tile, 3] each, in order; None if it is not a panel."""
     for tile in range(panel.shape[1] // 6, panel.shape[1] // 4):
         row, columns, _, shape = _layout(tile)
@@ -121,7 +123,7 @@ def panel_tiles(panel):
     return None
 
 
-def percent(share):
+def percent(share: object) -> str:
     """A share in [0, 1] as text that never rounds to a false 0 % or 100 %."""
     if not isinstance(share, (int, float)) or not math.isfinite(share):
         return "–"
@@ -130,7 +132,7 @@ def percent(share):
     return f"{100 * share:.1f} %"
 
 
-def class_name(record, side):
+def _class_name(record, side):
     """The category's name of `record[side]`, or its number, or a dash."""
     found = record.get(side) or {}
     return found.get("name") or (f"class {found['id']}" if found.get("id") is not None else "–")
@@ -138,7 +140,7 @@ def class_name(record, side):
 
 def _captions(record):
     """Per tile: the heading above it, the line below it and the grey line below that."""
-    clean, attacked, target = (class_name(record, s) for s in ("clean", "adversarial", "target"))
+    clean, attacked, target = (_class_name(record, s) for s in ("clean", "adversarial", "target"))
     chance = [percent((record.get(s) or {}).get("probability")) for s in ("clean", "adversarial")]
     reached = "target reached" if record.get("fooled_class") else f"target: {target}"
     share = percent(record.get("energy_adversarial"))
@@ -160,7 +162,14 @@ def _outline(picture, box, factor):
         cv2.rectangle(picture, start, end, [0 if i < line else 255] * 3, 1)
 
 
-def panel(clean, adversarial, heat_clean, heat_adversarial, box, record):
+def panel(
+    clean: np.ndarray,
+    adversarial: np.ndarray,
+    heat_clean: np.ndarray,
+    heat_adversarial: np.ndarray,
+    box: tuple[int, int, int],
+    record: dict[str, Any],
+) -> np.ndarray:
     """One row: clean image, its Grad-CAM, attacked image, its Grad-CAM; uint8 [height, width, 3].
 
     `heat_clean` explains the predicted class of `clean`, `heat_adversarial` the target class of
@@ -208,7 +217,17 @@ def _colour_bar(canvas, x, row, tile, unit, write):
     write("0", end + round(0.4 * unit), row + tile - 1, 1 << 20, 1.7)
 
 
-def write_pictures(folder, *, clean, adversarial, patch, heat_clean, heat_adversarial, box, record):
+def write_pictures(
+    folder: Path,
+    *,
+    clean: np.ndarray,
+    adversarial: np.ndarray,
+    patch: np.ndarray,
+    heat_clean: np.ndarray,
+    heat_adversarial: np.ndarray,
+    box: tuple[int, int, int],
+    record: dict[str, Any],
+) -> None:
     """Write a result's six pictures into `folder`: images and `patch` uint8 RGB, maps [h, w]."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -217,7 +236,7 @@ def write_pictures(folder, *, clean, adversarial, patch, heat_clean, heat_advers
         "adversarial": adversarial,
         "patch": patch,
         "overlay": overlay(adversarial, values),
-        "mask": np.repeat(mask_picture(values)[..., None], 3, 2),
+        "mask": mask_picture(values),
         "heatmap": jet(values),
         "panel": panel(clean, adversarial, heat_clean, heat_adversarial, box, record),
     }

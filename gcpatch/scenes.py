@@ -3,7 +3,7 @@
 The label is the *pattern* on the object's surface. Outline, colours, light, place, and the
 pattern's angle, phase and scale are drawn independently of it. The object keeps out of the four
 corner squares of side `CORNER` (where patches go) and inside the picture, by construction: its
-outline lies in a disc whose radius is at most the distance from its centre to either.
+radial outline is scaled to less than the free length of every ray from its centre.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 CANVAS = 224.0  # lengths below are in units of a picture of this side, whatever `size` is
 CORNER = 64.0
 AREA = 0.065, 0.29  # smallest and largest object, as a share of the picture
+TRIES = 64  # places to choose from, the middle among them
 CHUNK = 16  # draw_batch computes aligned chunks of this many scenes
 ANGLES = 512  # samples of an outline
-LUMA = jnp.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 Field = Float[Array, "height width"]
 Colour = Float[Array, "3"]
@@ -84,7 +86,11 @@ def _scales(u: Field, v: Field) -> Field:
 def _blotches(u: Field, v: Field) -> Field:
     """A sum of plane waves in five directions, whose ratios never repeat: irregular islands."""
     waves = ((0.71, 0.13), (0.37, 0.62), (-0.23, 0.81), (-0.59, 0.34), (0.93, -0.29))
-    return 0.12 * sum(jnp.sin(2 * jnp.pi * (a * u + b * v) + 9 * a) for a, b in waves)
+    height = jnp.zeros_like(u)
+    for a, b in waves:
+        t = _wrap(a * u + b * v + 3 * a)
+        height += 2 * t * (0.5 - jnp.abs(t))  # nearly 0.12 sin(2 pi t)
+    return height
 
 
 _PATTERNS: dict[str, tuple[Callable[[Field, Field], Field], float]] = {  # with relative period
@@ -105,17 +111,18 @@ CATEGORIES: tuple[str, ...] = tuple(_PATTERNS)
 # --- Parts ----------------------------------------------------------------------------------------
 
 
-def _noise(key: PRNGKeyArray, grids: tuple[int, ...], size: int) -> Float[Array, "octave size size"]:
-    """Value noise in [-1, 1]: one octave for each random grid, upsampled bilinearly."""
-    octaves = [jax.random.uniform(jax.random.fold_in(key, n), (n, n), minval=-1) for n in grids]
-    return jnp.stack([jax.image.resize(octave, (size, size), "cubic") for octave in octaves])
+def _octaves(key: PRNGKeyArray, sides: tuple[int, ...], size: int) -> list[Field]:
+    """Value noise: for each side n, a random n x n grid in [-1, 1], upsampled smoothly."""
+    flat = jax.random.uniform(key, (sum(n * n for n in sides),), minval=-1)
+    parts = jnp.split(flat, np.cumsum([n * n for n in sides])[:-1])
+    grids = [part.reshape(n, n) for part, n in zip(parts, sides, strict=True)]
+    return [jax.image.resize(grid, (size, size), "cubic") for grid in grids]
 
 
-def _colour(key: PRNGKeyArray, luminance: Float[Array, ""]) -> Colour:
-    """A random hue and saturation at exactly this luminance."""
-    hue, saturation = jax.random.uniform(key, (2,))
-    pure = jnp.clip(jnp.abs((6 * hue + jnp.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
-    colour = 1 - (0.2 + 0.7 * saturation) * (1 - pure)
+def _colour(tint: Float[Array, "2"], luminance: Float[Array, ""]) -> Colour:
+    """The colour of this hue and, about, saturation (in [0, 1]), at exactly this luminance."""
+    pure = jnp.clip(jnp.abs((6 * tint[0] + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
+    colour = 1 - (0.2 + 0.7 * tint[1]) * (1 - pure)
     bright = colour @ LUMA
     darker = colour * luminance / bright
     lighter = 1 - (1 - colour) * (1 - luminance) / (1 - bright)
@@ -124,38 +131,33 @@ def _colour(key: PRNGKeyArray, luminance: Float[Array, ""]) -> Colour:
 
 def _palette(key: PRNGKeyArray) -> Float[Array, "2 3"]:
     """Two colours whose luminances differ by 0.35 to 0.6, in either order."""
-    k_dark, k_step, k_order, k_colours = jax.random.split(key, 4)
-    dark = jax.random.uniform(k_dark, minval=0.1, maxval=0.35)
-    pair = jnp.stack([dark, dark + jax.random.uniform(k_step, minval=0.35, maxval=0.6)])
-    pair = jnp.where(jax.random.bernoulli(k_order), pair, pair[::-1])
-    return jax.vmap(_colour)(jax.random.split(k_colours), pair)
+    dark, step, order, *tints = jax.random.uniform(key, (7,))
+    light = 0.1 + 0.25 * dark + jnp.array([0, 0.35 + 0.25 * step])
+    light = jnp.where(order < 0.5, light, light[::-1])
+    return jax.vmap(_colour)(jnp.stack(tints).reshape(2, 2), light)
 
 
 def _outline(key: PRNGKeyArray) -> Float[Array, "angle"]:
     """Radius, at most 1, in `ANGLES` directions: a polygon, star or blob; stretched and turned."""
-    k_kind, k_corners, k_notch, k_waves, k_stretch, k_turn = jax.random.split(key, 6)
-    angle = jnp.linspace(0, 2 * jnp.pi, ANGLES, endpoint=False)
-    stretch = jax.random.uniform(k_stretch, minval=0.7)
-    turned = angle + jax.random.uniform(k_turn, maxval=2 * jnp.pi)
-    x, y = jnp.cos(turned), jnp.sin(turned) / stretch
+    kind, corners, notch, stretch, turn, *waves = jax.random.uniform(key, (15,))
+    turned = jnp.arange(ANGLES) * (2 * jnp.pi / ANGLES) + 2 * jnp.pi * turn
+    x, y = jnp.cos(turned), jnp.sin(turned) / (0.65 + 0.35 * stretch)
     t = jnp.arctan2(y, x)
 
-    # Straight edges from corners at radius 1 to notches at radius `notch`, half a sector (a) on;
-    # notch = cos a is the regular polygon, less is a star.
-    corners = jax.random.randint(k_corners, (), 3, 8)
-    a = jnp.pi / corners
-    notch = jax.random.uniform(k_notch, minval=-1.0)
-    notch = jnp.cos(a) + jnp.maximum(notch, 0) * (0.4 * a / jnp.sin(a) - jnp.cos(a))
+    # Straight edges from corners at radius 1 to notches at radius q, half a sector (a) further on;
+    # q = cos a is the regular polygon, less is a star.
+    a = jnp.pi / (3 + jnp.floor(5 * corners))
+    straight, deep = jnp.cos(a), 0.4 * a / jnp.sin(a)
+    q = straight + jnp.maximum(2 * notch - 1, 0) * (deep - straight)
     fold = jnp.abs((t + a) % (2 * a) - a)
-    cornered = notch * jnp.sin(a) / (
-        jnp.sin(fold) * (1 - notch * jnp.cos(a)) + jnp.cos(fold) * notch * jnp.sin(a)
-    )
-    order = jnp.arange(1, 6)[:, None]
-    height, phase = jax.random.uniform(k_waves, (2, 5, 1))
-    waves = jnp.sum(0.2 * height * jnp.cos(order * t + 2 * jnp.pi * phase) / order**0.5, axis=0)
+    rise, run = q * jnp.sin(a), 1 - q * jnp.cos(a)
+    cornered = rise / (run * jnp.sin(fold) + rise * jnp.cos(fold))
 
-    smooth = jax.random.bernoulli(k_kind, 0.4)
-    radius = jnp.where(smooth, 1 + waves, cornered) / jnp.hypot(x, y)
+    order = np.arange(1, 6)[:, None]
+    height, phase = jnp.stack(waves).reshape(2, 5, 1)
+    wave = jnp.sum(0.2 * height / order**0.5 * jnp.cos(order * t + 2 * jnp.pi * phase), axis=0)
+
+    radius = jnp.where(kind < 0.4, 1 + wave, cornered) / jnp.hypot(x, y)
     return radius / radius.max()
 
 
@@ -180,35 +182,37 @@ def _room(
 def _place(
     key: PRNGKeyArray, outline: Float[Array, "angle"], margin: float
 ) -> tuple[Float[Array, "2"], Float[Array, ""]]:
-    """Centre and scale: a scale first, then a centre uniform among those with room for it."""
-    k_centre, k_scale = jax.random.split(key)
-    smallest, largest = jnp.sqrt(CANVAS**2 * jnp.array(AREA) / (jnp.pi * jnp.mean(outline**2)))
-    middle = jnp.full(2, CANVAS / 2)
-    largest = jnp.minimum(largest, _room(middle, outline, margin))
-    scale = jax.random.uniform(k_scale, minval=smallest, maxval=largest)
-    centres = jax.random.uniform(k_centre, (64, 2), maxval=CANVAS).at[-1].set(middle)
+    """Centre and scale: a scale first, then a centre with room for it, drawn outwards or not."""
+    random = jax.random.uniform(key, (TRIES, 3))
+    middle = np.full(2, CANVAS / 2, np.float32)
+    centres = (CANVAS * random[:, 1:]).at[0].set(middle)
     room = jax.vmap(_room, in_axes=(0, None, None))(centres, outline, margin)
-    return centres[jnp.argmax(room >= scale)], scale  # the first with room; the middle has it
+    smallest, largest = jnp.sqrt(CANVAS**2 * np.array(AREA) / (jnp.pi * jnp.mean(outline**2)))
+    share, pull = random[0, 1:]  # unused above
+    scale = smallest + (jnp.minimum(largest, room[0]) - smallest) * share**1.5
+    outward = jnp.linalg.norm(centres - middle, axis=-1) * (6 / CANVAS)
+    best = jnp.argmax(jnp.where(room >= scale, random[:, 0] + pull * outward, -1))
+    return centres[best], scale  # at worst the middle
 
 
-def _ground(key: PRNGKeyArray, across: Field, size: int) -> Float[Array, "size size 3"]:
-    """Two or three colours in soft drifts, under fractal noise of random contrast."""
-    k_drift, k_grain, k_colours, k_light, k_weights = jax.random.split(key, 5)
-    light = jax.random.uniform(k_light, (3,), minval=0.12, maxval=0.88)
-    first, second, third = jax.vmap(_colour)(jax.random.split(k_colours, 3), light)
-    edge, slope, contrast, *weights = jax.random.uniform(k_weights, (9,))
-    drift = _noise(k_drift, (3, 4, 7), size)
-    steep = 1 + 12 * edge**2
-    mix = jax.nn.sigmoid(steep * (drift[0] + 0.4 * drift[2] + 2 * (slope - 0.5) * across))
-    colour = first + mix[..., None] * (second - first)
-    colour += (0.4 * (1 + drift[1]))[..., None] * (third - colour)
-    grain = jnp.tensordot(jnp.stack(weights), _noise(k_grain, (9, 15, 28, 56, 112, 160), size), 1)
-    return colour + ((0.02 + 0.16 * contrast) * grain)[..., None]
+def _ground(
+    key: PRNGKeyArray, across: Field, octaves: list[Field]
+) -> Float[Array, "3 height width"]:
+    """Three colours in soft drifts, under fractal noise of random contrast."""
+    steep, slope, contrast, *rest = jax.random.uniform(key, (17,))
+    weights, light, tints = rest[:5], jnp.stack(rest[5:8]), jnp.stack(rest[8:]).reshape(3, 2)
+    one, two, three = jax.vmap(_colour)(tints, 0.12 + 0.76 * light)[..., None, None]
+    first, second, third, *grain = octaves
+    drift = first + 0.4 * third + (2 * slope - 1) * across
+    colour = one + jax.nn.sigmoid((1 + 12 * steep**2) * drift) * (two - one)
+    colour += 0.4 * (1 + second) * (three - colour)
+    noise = sum(weight * octave for weight, octave in zip(weights, grain, strict=True))
+    return colour + ((0.02 + 0.16 * contrast) * noise)
 
 
 def _render(key: PRNGKeyArray, label: Int[Array, ""], size: int) -> Scene:
     """The scene of this key with the pattern of this label; nothing else depends on the label."""
-    k_outline, k_place, k_pattern, k_palette, k_ground, k_light, k_skin = jax.random.split(key, 7)
+    k_outline, k_place, k_pattern, k_palette, k_ground, k_light, k_noise = jax.random.split(key, 7)
     pixel = CANVAS / size
     x, y = jnp.meshgrid(*2 * [(jnp.arange(size) + 0.5) * pixel])
 
@@ -218,9 +222,9 @@ def _render(key: PRNGKeyArray, label: Int[Array, ""], size: int) -> Scene:
     turn = jnp.arctan2(y, x) * (ANGLES / (2 * jnp.pi))
     step = jnp.roll(outline, -1) - outline
     upright = jax.lax.rsqrt(1 + (step * ANGLES / (2 * jnp.pi) / outline) ** 2)
-    table = jnp.stack([outline, step, upright], axis=-1) * scale
+    table = jnp.stack([outline * scale, step * scale, upright], axis=-1)
     base, rise, upright = jnp.moveaxis(table[jnp.floor(turn).astype(int) % ANGLES], -1, 0)
-    inside = (base + rise * (turn - jnp.floor(turn)) - jnp.hypot(x, y)) * upright / scale
+    inside = (base + rise * (turn - jnp.floor(turn)) - jnp.hypot(x, y)) * upright
     alpha = jnp.clip(0.5 + inside / pixel, 0, 1)
 
     angle, period, *phase = jax.random.uniform(k_pattern, (4,))
@@ -230,17 +234,16 @@ def _render(key: PRNGKeyArray, label: Int[Array, ""], size: int) -> Scene:
     v = (cos * y - sin * x) / period + 50 * phase[1]
     shade = jax.lax.switch(label, [pattern for pattern, _ in _PATTERNS.values()], u, v)
     shade = jnp.clip(0.5 + shade * period / pixel, 0, 1)
-    one, two = _palette(k_palette)
-    surface = two + shade[..., None] * (one - two)
+    one, two = _palette(k_palette)[..., None, None]  # channels first: twice as fast, on the CPU
+    surface = two + shade * (one - two)
 
     light = jax.random.uniform(k_light, (4,), minval=-1)
-    gradient = 0.2 * (light[0] * x + light[1] * y) / scale
-    skin = jnp.tensordot(jnp.array([0.1, 0.06, 0.06]), _noise(k_skin, (6, 40, 112), size), 1)
-    surface *= (1 + gradient + skin)[..., None]
-    across = (light[2] * x + light[3] * y) / (CANVAS / 2)
-    ground = _ground(k_ground, across, size)
-    image = jnp.clip(ground + alpha[..., None] * (surface - ground), 0, 1)
-    return Scene(image, label, alpha > 0.5)
+    octaves = _octaves(k_noise, (3, 4, 7, 9, 15, 28, 56, 112), size)
+    gradient = 0.15 * (light[0] * x + light[1] * y) / scale
+    surface *= 1 + gradient + 0.1 * octaves[2] + 0.06 * (octaves[5] + octaves[7])
+    ground = _ground(k_ground, (light[2] * x + light[3] * y) / (CANVAS / 2), octaves)
+    image = jnp.clip(ground + alpha * (surface - ground), 0, 1)
+    return Scene(jnp.moveaxis(image, 0, -1), label, alpha > 0.5)
 
 
 # --- Scenes ---------------------------------------------------------------------------------------
@@ -253,7 +256,7 @@ def draw(key: PRNGKeyArray, size: int = 224) -> Scene:
 
 
 @partial(jax.jit, static_argnames="size")
-def _chunk(seed: int, chunk: int, size: int) -> Scene:
+def _chunk(seed: Int[Array, ""], chunk: Int[Array, ""], size: int) -> Scene:
     index = chunk * CHUNK + jnp.arange(CHUNK)
     keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(index)
     return jax.vmap(partial(draw, size=size))(keys)
@@ -265,6 +268,8 @@ def draw_batch(seed: int, count: int, size: int = 224, start: int = 0) -> Scene:
     Scene i is `draw(fold_in(key(seed), i))`, the same bit for bit whatever the batch: it is always
     computed at the same place of the same compiled chunk.
     """
+    if count < 1 or start < 0:
+        raise ValueError(f"count must be at least 1 and start at least 0; got {count} and {start}")
     first = start // CHUNK
     chunks = [_chunk(seed, c, size) for c in range(first, -(-(start + count) // CHUNK))]
     keep = slice(start - first * CHUNK, start - first * CHUNK + count)

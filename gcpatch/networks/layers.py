@@ -16,7 +16,9 @@ from jaxtyping import Array, Float
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def conv(inputs, kernel, strides, padding, *, feature_group_count: int = 1, precision=None, **_: Any):
+def conv(
+    inputs, kernel, strides, padding, *, feature_group_count: int = 1, precision=None, **_: Any
+):
     """`lax.conv_general_dilated` in NHWC, written for the platform that runs it.
 
     XLA's convolutions are right on accelerators. On a CPU three shapes are faster as something

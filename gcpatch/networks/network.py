@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from gcpatch.errors import UserError
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -61,7 +63,7 @@ class Network(nnx.Module):
                 is the output of its last block); the target layer if None.
 
         Raises:
-            ValueError: there is no such layer; the message lists those that there are.
+            UserError: there is no such layer; the message lists those that there are.
         """
         stages = {"normalize": self.normalize, **self.stages()}
         names = list(stages)
@@ -76,7 +78,7 @@ class Network(nnx.Module):
         names = list(self.stages())
         matches = [name for name in names if name == layer or name.startswith(f"{layer}.")]
         if not matches:
-            raise ValueError(f"{self.name} has no layer {layer!r}; it has {', '.join(names)}")
+            raise UserError(f"{self.name} has no layer {layer!r}; it has {', '.join(names)}")
         return matches[-1]
 
 

@@ -3,21 +3,23 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
+from gcpatch.errors import UserError
 from gcpatch.networks.network import Network
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
-class ParameterError(ValueError):
+class ParameterError(UserError):
     """Parameters that do not fit a network; the message lists every one that does not."""
 
 
-def parameters(network: Network) -> dict[str, Array]:
+def parameters(network: Network) -> dict[str, Array | jax.ShapeDtypeStruct]:
     """Every parameter and stored statistic by dotted path, such as `features.0.kernel`.
 
     Of an abstract network the values are `jax.ShapeDtypeStruct`.
@@ -44,7 +46,9 @@ def fill(network: AnyNetwork, values: Mapping[str, Array | np.ndarray]) -> AnyNe
     if problems:
         raise ParameterError(f"these are not the weights of {network.name}: {'; '.join(problems)}")
     graph, _ = nnx.split(network)
-    filled = [(path, leaf.replace(jnp.asarray(values[_dotted(path)]))) for path, leaf in _flat(network)]
+    filled = [
+        (path, leaf.replace(jnp.asarray(values[_dotted(path)]))) for path, leaf in _flat(network)
+    ]
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 

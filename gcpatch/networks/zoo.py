@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from gcpatch import scenes
+from gcpatch.errors import UserError
 from gcpatch.networks.network import Network
 from gcpatch.networks.parameters import fill, parameters
 from gcpatch.networks.resnet import ResNet
@@ -31,8 +32,14 @@ MINIS = ("mini_vgg", "mini_vgg_bn", "mini_wide_resnet", "mini_resnext")
 IMAGENET_CLASSES = 1000
 
 CONSTRUCTORS: dict[str, Callable[..., Network]] = {
-    **{f"vgg{depth}": partial(VGG, plan=plan, normalized=False) for depth, plan in VGG_PLANS.items()},
-    **{f"vgg{depth}_bn": partial(VGG, plan=plan, normalized=True) for depth, plan in VGG_PLANS.items()},
+    **{
+        f"vgg{depth}": partial(VGG, plan=plan, normalized=False)
+        for depth, plan in VGG_PLANS.items()
+    },
+    **{
+        f"vgg{depth}_bn": partial(VGG, plan=plan, normalized=True)
+        for depth, plan in VGG_PLANS.items()
+    },
     "resnet50": partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet101": partial(ResNet, blocks=(3, 4, 23, 3)),
     "resnet152": partial(ResNet, blocks=(3, 8, 36, 3)),
@@ -57,10 +64,10 @@ def create(name: str, categories: tuple[str, ...] | None = None) -> Network:
         categories: the classes' names; the scenes' for a mini, else 1,000 numbered classes.
 
     Raises:
-        ValueError: there is no network of this name.
+        UserError: there is no network of this name.
     """
     if name not in CONSTRUCTORS:
-        raise ValueError(f"there is no network {name!r}; choose one of {', '.join(NAMES)}")
+        raise UserError(f"there is no network {name!r}; choose one of {', '.join(NAMES)}")
     if categories is None:
         numbered = tuple(f"class {i}" for i in range(IMAGENET_CLASSES))
         categories = scenes.CATEGORIES if name in MINIS else numbered

@@ -1,0 +1,363 @@
+"""The attack (paper, algorithm 1): optimise a patch so that class and explanation are fooled.
+
+`step` is the algorithm for one image. `advance` runs it for a batch in one jitted program;
+`stream` feeds images through a batch of slots, and a slot whose image is done takes the next.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from gcpatch.errors import UserError
+from gcpatch.explainers import logits_and_grad_cam
+from gcpatch.losses import OBJECTIVES, Evidence, Objective, cross_entropy, energy
+from gcpatch.networks import Network
+from gcpatch.patches import Patch, blend, coverage, cut, paste
+
+OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
+    "sign": optax.sign_sgd,
+    "sgd": optax.sgd,
+    "momentum": partial(optax.sgd, momentum=0.9),
+    "adam": optax.adam,
+}
+LEARNING_RATES = {"sign": 0.05, "sgd": 50.0, "momentum": 5.0, "adam": 0.1}
+STARTS = ("mean", "image", "random", "clean")
+CHUNK = 20  # steps between two looks at which images are done
+
+# What counts as fooled, and the margin that the attack adds so that 8 bits do not undo it.
+HIDDEN, HIGHLIGHTED, MARGIN = 0.05, 0.5, 0.02
+
+
+class AttackError(UserError):
+    """An attack that cannot be: a setting is unknown or out of range."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How a patch is optimised.
+
+    Attributes:
+        objective: a name in `losses.OBJECTIVES`, or a function of `Evidence` to minimise.
+        steps: the most steps to take for an image.
+        optimizer: a name in `OPTIMIZERS`; it works in the network's normalised units, as [16].
+        learning_rate: its step; `LEARNING_RATES[optimizer]` if None.
+        ce_weight: the weight of the cross-entropy beside the objective (alpha in eq. 5).
+        ce_gate: whether the cross-entropy counts only while `doubt` is over 0.
+        confidence: the probability of the target that is enough; 0 asks for the top class alone.
+        init: the patch before the first step: the `mean` colour, the `image` itself, `random`
+            pixels, or `clean`: the mean colour, but the first step sees the clean image, as [16].
+        project: whether the patch is kept to valid pixels; the image always is.
+        patience: stop once the goal is met for this many steps in a row.
+
+    Raises:
+        AttackError: a value is unknown or out of range.
+    """
+
+    objective: str | Objective = "hide"
+    steps: int = 1000
+    optimizer: str = "adam"
+    learning_rate: float | None = None
+    ce_weight: float = 0.05
+    ce_gate: bool = True
+    confidence: float = 0.9
+    init: str = "mean"
+    project: bool = True
+    patience: int = 1
+
+    def __post_init__(self):
+        for name, value, choices in (
+            ("objective", self.objective, OBJECTIVES),
+            ("optimizer", self.optimizer, OPTIMIZERS),
+            ("init", self.init, STARTS),
+        ):
+            if isinstance(value, str) and value not in choices:
+                raise AttackError(
+                    f"there is no {name} {value!r}; choose one of {', '.join(choices)}"
+                )
+        for name in ("steps", "patience"):
+            if getattr(self, name) < 1:
+                raise AttackError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.learning_rate is not None and not self.learning_rate > 0:
+            raise AttackError(f"the learning rate is {self.learning_rate}; it must be over 0")
+        if not 0 <= self.confidence < 1:
+            raise AttackError(f"the confidence is {self.confidence}; it must be in [0, 1)")
+        if not self.ce_weight >= 0:
+            raise AttackError(f"ce_weight is {self.ce_weight}; it must be at least 0")
+
+    @property
+    def loss(self) -> Objective:
+        """The objective as a function."""
+        return OBJECTIVES[self.objective] if isinstance(self.objective, str) else self.objective
+
+    @property
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimiser with its learning rate."""
+        rate = self.learning_rate or LEARNING_RATES[self.optimizer]
+        return OPTIMIZERS[self.optimizer](rate)
+
+
+class Problem(NamedTuple):
+    """One image to attack. In a batch every field has a leading axis."""
+
+    image: Float[Array, "h w 3"]
+    label: Int[Array, ""]
+    target: Int[Array, ""]
+    ratio: Float[Array, ""]
+    corner: Int[Array, "2"]
+    key: PRNGKeyArray
+
+
+class Losses(NamedTuple):
+    """The losses of one evaluation; as a history, with a leading axis of steps."""
+
+    total: Float[Array, ""]
+    cross_entropy: Float[Array, ""]
+    explanation: Float[Array, ""]
+
+
+class State(NamedTuple):
+    """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels."""
+
+    noise: Float[Array, "s s 3"]
+    optimizer: optax.OptState
+    step: Int[Array, ""]
+    streak: Int[Array, ""]
+    done: Bool[Array, ""]
+    best_tile: Float[Array, "s s 3"]
+    best_shortfall: Float[Array, ""]
+    best_losses: Losses
+
+
+def doubt(logits: Float[Array, " classes"], target: Int[Array, ""], confidence: float):
+    """What the target's probability lacks to the top class and to `confidence`; 0 if nothing."""
+    odds = jax.nn.softmax(logits)
+    rival = jnp.max(odds.at[target].set(0))
+    return jnp.maximum(jnp.maximum(rival, confidence) - odds[target], 0)
+
+
+def shortfall(attack: Attack, evidence: Evidence, losses: Losses) -> Float[Array, ""]:
+    """How far an evaluation is from the goal: exactly 0 where the attack has what it wants.
+
+    The class counts by its `doubt`, the explanation by the energy that it lacks to its threshold
+    and margin. Objectives without such a goal are ranked by their total loss, and end where [16]
+    ends: at a loss of exactly 0.
+    """
+    unsure = doubt(evidence.logits, evidence.target, attack.confidence)
+    share = energy(evidence.heat, evidence.coverage)
+    covered = evidence.coverage.ravel()[evidence.heat.argmax()] >= 0.5
+    match attack.objective:
+        case "classify":
+            return unsure
+        case "hide":
+            return unsure + jnp.maximum(share - (HIDDEN - MARGIN), 0)
+        case "highlight":
+            return unsure + jnp.maximum(HIGHLIGHTED + MARGIN - share, 0) + 0.1 * ~covered
+        case _:
+            return losses.total
+
+
+def evaluate(
+    network: Network, tile: Float[Array, "s s 3"], problem: Problem, attack: Attack
+) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
+    """The total loss with this tile in the image (paper, eq. 5); beside it losses and shortfall."""
+    trunk, head = network.split()
+    image = paste(problem.image, tile, problem.corner)
+    logits, heat = logits_and_grad_cam(head, trunk(image), problem.target)
+    covered = coverage(heat.shape, image.shape[:2], problem.corner, tile.shape[0])
+    evidence = Evidence(image, tile, logits, heat, covered, problem.target, problem.label)
+    explanation, entropy = attack.loss(evidence), cross_entropy(evidence)
+    wanted = doubt(logits, problem.target, attack.confidence) > 0 if attack.ce_gate else True
+    total = explanation + attack.ce_weight * jnp.where(wanted, entropy, 0)
+    losses = Losses(total, entropy, explanation)
+    return total, (losses, shortfall(attack, evidence, losses))
+
+
+def start(network: Network, problem: Problem, size: int, attack: Attack) -> State:
+    """The state before the first step of a patch of `size` pixels."""
+    tile = cut(problem.image, problem.corner, size)
+    if attack.init == "image":
+        noise = network.normalize(tile)
+    elif attack.init == "random":
+        noise = network.normalize(jax.random.uniform(problem.key, tile.shape, tile.dtype))
+    else:
+        noise = jnp.zeros_like(tile)
+    zero, worst = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, tile.dtype)
+    return State(
+        noise, attack.transformation.init(noise), zero, zero, zero > 0,
+        tile, worst, Losses(worst, worst, worst),
+    )  # fmt: skip
+
+
+def step(network: Network, state: State, problem: Problem, attack: Attack) -> tuple[State, Losses]:
+    """One step for one image: gradient, update of N alone, projection (algorithm 1, lines 12-25)."""
+    clean = cut(problem.image, problem.corner, state.noise.shape[0])
+    tile = blend(clean, network.denormalize(state.noise), problem.ratio)
+    if attack.init == "clean":
+        tile = jnp.where(state.step == 0, clean, tile)
+    gradient, (losses, lacking) = jax.grad(evaluate, argnums=1, has_aux=True)(
+        network, tile, problem, attack
+    )
+    by_noise = gradient * problem.ratio * jnp.asarray(network.std, gradient.dtype)
+    updates, optimizer = attack.transformation.update(by_noise, state.optimizer, state.noise)
+    noise = optax.apply_updates(state.noise, updates)
+    if attack.project:
+        black, white = network.normalize(jnp.asarray([[0.0] * 3, [1.0] * 3], noise.dtype))
+        noise = jnp.clip(noise, black, white)
+    streak = jnp.where(lacking == 0, state.streak + 1, 0)
+    count = state.step + 1
+    done = (streak >= attack.patience) | (count >= attack.steps)
+    best, best_lacking, best_losses = jax.tree.map(
+        partial(jnp.where, lacking < state.best_shortfall),
+        (tile, lacking, losses), (state.best_tile, state.best_shortfall, state.best_losses),
+    )  # fmt: skip
+    return State(noise, optimizer, count, streak, done, best, best_lacking, best_losses), losses
+
+
+@partial(jax.jit, static_argnames=("attack", "count"), donate_argnums=1)
+def advance(
+    network: Network, states: State, problems: Problem, attack: Attack, count: int
+) -> tuple[State, Losses]:
+    """`count` steps for a batch of images that are not done; the history is `[count, batch]`."""
+
+    def one(state: State, problem: Problem) -> tuple[State, Losses]:
+        new, losses = step(network, state, problem, attack)
+        return jax.tree.map(partial(jnp.where, state.done), state, new), losses
+
+    return lax.scan(lambda states, _: jax.vmap(one)(states, problems), states, length=count)
+
+
+@partial(jax.jit, static_argnames=("size", "attack"))
+def _enter(
+    network: Network, states: State, problems: Problem, slot, problem: Problem, size, attack
+):
+    """The batch with one problem put into a slot."""
+    fresh = (start(network, problem, size, attack), problem)
+    return jax.tree.map(lambda old, new: old.at[slot].set(new), (states, problems), fresh)
+
+
+class Finished(NamedTuple):
+    """The outcome of one attack.
+
+    Attributes:
+        adversarial: the image with its best patch, aiP.
+        tile: that patch as it lies in the image.
+        steps: the steps taken.
+        converged: whether the goal was met (with its margin) before the steps ran out.
+        losses: of the best patch.
+        history: the losses at every step, `[steps]` each.
+    """
+
+    adversarial: Float[np.ndarray, "h w 3"]
+    tile: Float[np.ndarray, "s s 3"]
+    steps: int
+    converged: bool
+    losses: Losses
+    history: Losses
+
+
+def stream(
+    network: Network, problems: Iterable[Problem], size: int, attack: Attack, batch: int = 8,
+    on_steps: Callable[[int], None] = lambda count: None, precision: str = "highest",
+) -> Iterator[tuple[int, Finished]]:  # fmt: skip
+    """Attacks any number of images through `batch` slots; yields each as it is done.
+
+    Args:
+        network: the network to fool.
+        problems: the images, one at a time (no leading axis), all of one shape.
+        size: the patch's side in pixels.
+        attack: how to optimise.
+        batch: how many images are optimised at a time.
+        on_steps: called after each chunk with the number of image-steps taken.
+        precision: of the products while optimising, as `jax.default_matmul_precision` names it.
+
+    Yields:
+        The place of an image among the problems, and its outcome.
+    """
+    queue = enumerate(problems)
+    owners: list[int | None] = [None] * batch
+    histories: list[list[Losses]] = [[] for _ in range(batch)]
+    states = slots = None
+    while True:
+        for slot in range(batch):
+            if owners[slot] is not None or (item := next(queue, None)) is None:
+                continue
+            owners[slot], problem = item
+            if states is None:
+                fresh = (start(network, problem, size, attack), problem)
+                idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * batch), fresh)
+                states, slots = idle[0]._replace(done=jnp.ones(batch, bool)), idle[1]
+            states, slots = _enter(network, states, slots, slot, problem, size, attack)
+        if states is None or not any(owner is not None for owner in owners):
+            return
+        before = np.asarray(states.step)
+        with jax.default_matmul_precision(precision):
+            states, losses = advance(network, states, slots, attack, min(CHUNK, attack.steps))
+        after, done = np.asarray(states.step), np.asarray(states.done)
+        losses = jax.tree.map(np.asarray, losses)
+        on_steps(int((after - before).sum()))
+        for slot, owner in enumerate(owners):
+            if owner is None:
+                continue
+            histories[slot].append(_rows(losses, slot, after[slot] - before[slot]))
+            if done[slot]:
+                state, problem = jax.tree.map(itemgetter(slot), (states, slots))
+                yield owner, _finish(state, problem, histories[slot])
+                owners[slot], histories[slot] = None, []
+
+
+def _rows(losses: Losses, slot: int, count: int) -> Losses:
+    """The first `count` steps of one slot."""
+    return jax.tree.map(lambda leaf: leaf[:count, slot], losses)
+
+
+def _finish(state: State, problem: Problem, history: list[Losses]) -> Finished:
+    return Finished(
+        np.asarray(paste(problem.image, state.best_tile, problem.corner)),
+        np.asarray(state.best_tile),
+        int(state.step),
+        bool(state.best_shortfall == 0),
+        Losses(*map(float, state.best_losses)),
+        jax.tree.map(lambda *parts: np.concatenate(parts), *history),
+    )
+
+
+def attack(
+    network: Network, images: Float[Array, "n h w 3"], targets: Int[Array, " n"],
+    patch: Patch, attack: Attack, *, batch: int = 8, seed: int = 0,
+) -> list[Finished]:  # fmt: skip
+    """Attacks images: one optimised patch for each, in the order of the images.
+
+    Args:
+        network: the network to fool.
+        images: RGB in [0, 1].
+        targets: the class that each image shall be taken for.
+        patch: the patch's size, ratio and place.
+        attack: how to optimise it.
+        batch: how many images are optimised at a time.
+        seed: of the `random` start.
+
+    Raises:
+        PatchError: the patch does not lie inside the images.
+    """
+    images, targets = jnp.asarray(images), jnp.asarray(targets, jnp.int32)
+    corner = jnp.asarray(patch.corner(*images.shape[1:3]), jnp.int32)
+    labels = jax.jit(lambda network, images: lax.map(network, images, batch_size=batch).argmax(-1))(
+        network, images
+    )
+    ratio = jnp.asarray(patch.ratio, images.dtype)
+    keys = jax.random.split(jax.random.key(seed), len(images))
+    problems = (
+        Problem(image, label.astype(jnp.int32), target, ratio, corner, key)
+        for image, label, target, key in zip(images, labels, targets, keys, strict=True)
+    )
+    outcomes = dict(stream(network, problems, patch.size, attack, min(batch, len(images))))
+    return [outcomes[i] for i in range(len(images))]

@@ -1,0 +1,539 @@
+"""The command line. Heavy imports wait until a verb needs them, so that `--help` is quick."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gcpatch.errors import UserError
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+IMAGE_SIZE = 224
+DEMO_SCENES, DEMO_SEED = 4, 7
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a verb; returns the exit status: 0 done, 1 something failed, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except UserError as error:
+        print(f"gcpatch {options.verb}: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(f"\ngcpatch {options.verb}: stopped; {options.again}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gcpatch",
+        description="Adversarial patches that fool an image classifier and its Grad-CAM.",
+        epilog="gcpatch VERB --help shows a verb's options and an example.",
+    )
+    parser.set_defaults(again="run the same command again")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        found = verbs.add_parser(
+            name, help=text, description=text, epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        found.set_defaults(run=run)
+        return found
+
+    demo = verb(
+        "demo", _demo, "attack bundled scenes with bundled networks, offline, in a minute",
+        "gcpatch demo --out demo",
+    )  # fmt: skip
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("gcpatch-demo"),
+        metavar="DIR",
+        help="the run's folder (default gcpatch-demo)",
+    )
+    _json(demo)
+
+    attack = verb(
+        "attack", _attack, "make adversarial patches for images",
+        "gcpatch attack photos/ --model vgg19_bn --target 'tabby' --objective hide --out runs/hide",
+    )  # fmt: skip
+    _images_and_model(attack)
+    attack.set_defaults(again="go on with the same command and --resume")
+    attack.add_argument(
+        "--target",
+        default="random",
+        metavar="NAME|ID|random|least-likely|runner-up",
+        help="the class that each image shall be taken for (default random)",
+    )
+    attack.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="settings of the paper (paper-64, paper-32) or of [16] (subramanya); other options change them",
+    )
+    attack.add_argument(
+        "--objective",
+        metavar="NAME|MODULE:FUNCTION",
+        help="hide (default), highlight, classify, paper, subramanya, or a function of gcpatch.Evidence",
+    )
+    attack.add_argument("--size", type=int, metavar="PIXELS", help="the patch's side (default 64)")
+    attack.add_argument(
+        "--ratio",
+        type=float,
+        metavar="P",
+        help="the patch's share in its pixels, over 0 to 1 (default 1)",
+    )
+    attack.add_argument(
+        "--position",
+        metavar="CORNER|ROW,COL",
+        help="top-right (default), top-left, bottom-left, bottom-right, or the top left pixel",
+    )
+    attack.add_argument(
+        "--steps", type=int, metavar="N", help="the most steps for an image (default 1000)"
+    )
+    attack.add_argument("--optimizer", metavar="NAME", help="adam (default), sign, sgd or momentum")
+    attack.add_argument(
+        "--learning-rate",
+        type=float,
+        metavar="RATE",
+        help="the optimiser's step in normalised units (default: one for each optimiser)",
+    )
+    attack.add_argument(
+        "--ce-weight",
+        type=float,
+        metavar="ALPHA",
+        help="the weight of the cross-entropy (paper, eq. 5)",
+    )
+    attack.add_argument(
+        "--init",
+        metavar="START",
+        help="the patch at first: mean (default), image, random, or clean",
+    )
+    attack.add_argument("--seed", type=int, default=0, help="of all that is random (default 0)")
+    attack.add_argument(
+        "--batch", type=int, default=8, metavar="N", help="images optimised at a time (default 8)"
+    )
+    attack.add_argument(
+        "--precision",
+        default="float32",
+        metavar="NAME",
+        help="of the optimisation on accelerators: float32 (default), tf32 or bfloat16; verdicts are always in float32",
+    )
+    attack.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    attack.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="I/N",
+        help="take only the I-th of N equal parts of the images",
+    )
+    _json(attack)
+
+    explain = verb(
+        "explain", _explain, "draw the explanation of each image's class",
+        "gcpatch explain photos/ --model vgg19_bn --label top --out maps",
+    )  # fmt: skip
+    _images_and_model(explain)
+    explain.add_argument("--method", default="grad-cam", metavar="NAME", help="grad-cam")
+    explain.add_argument(
+        "--label",
+        default="top",
+        metavar="NAME|ID|top",
+        help="the class to explain (default: the image's top class)",
+    )
+    _json(explain)
+
+    convert = verb(
+        "convert", _convert, "turn torchvision weights into a checkpoint, or back",
+        "gcpatch convert vgg19_bn --weights vgg19_bn-c79401a0.pth",
+    )  # fmt: skip
+    convert.add_argument("name", metavar="NAME", help="a network; `gcpatch models` lists them")
+    convert.add_argument(
+        "--weights",
+        metavar="ENUM|FILE.pth",
+        help="torchvision's name of the weights (default IMAGENET1K_V1, downloaded), a state_dict, or random; with --to-torch a checkpoint folder",
+    )
+    convert.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where to write (default: the user's cache, where `--model NAME` finds it)",
+    )
+    convert.add_argument(
+        "--to-torch",
+        action="store_true",
+        help="write the checkpoint back as a state_dict, NAME.pth",
+    )
+
+    models = verb("models", _models, "list the networks and their weights", "gcpatch models")
+    _json(models)
+
+    report = verb(
+        "report", _report, "(re)build a run's summary and report.html", "gcpatch report runs/hide"
+    )
+    report.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
+    return parser
+
+
+def _images_and_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or globs")
+    parser.add_argument(
+        "--model", required=True, metavar="NAME", help="a network; `gcpatch models` lists them"
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="random|DIR",
+        help="seeded random weights, or a checkpoint's folder (default: what `gcpatch convert` made)",
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="the folder to write to"
+    )
+    parser.add_argument(
+        "--resize-mode",
+        default="stretch",
+        metavar="MODE",
+        help="stretch (default; as the paper) or crop (torchvision's resize and centre crop)",
+    )
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    import shutil
+
+    from gcpatch import campaigns, checkpoints, report
+    from gcpatch.attacks import Attack
+    from gcpatch.journal import Journal
+    from gcpatch.networks import MINIS
+    from gcpatch.patches import Patch
+
+    if (options.out / "run.json").exists():
+        shutil.rmtree(options.out)
+    patch, attack = Patch(), Attack(objective="hide", steps=300)
+    networks = [checkpoints.load(name) for name in MINIS]
+    settings = {"model": "the bundled minis", "images": f"scenes of seed {DEMO_SEED}"}
+    journal = Journal(options.out, campaigns.describe(networks, patch, attack, settings))
+    records = []
+    with _Progress(DEMO_SCENES * len(networks), attack.steps) as progress:
+        for network in networks:
+            items = [
+                item._replace(id=f"{network.name}-{item.id}")
+                for item in campaigns.from_scenes(DEMO_SEED, DEMO_SCENES, IMAGE_SIZE)
+            ]
+            records += campaigns.run(
+                journal, network, items, patch, attack, batch=DEMO_SCENES,
+                on_record=progress.record, on_steps=progress.steps,
+            )  # fmt: skip
+    journal.close()
+    page = report.write_report(options.out)
+    _print_records(records, options.json)
+    print(f"pictures, records and the report: {page}", file=sys.stderr)
+    fooled = {record["model"] for record in records if record["fooled_both"]}
+    return 0 if len(fooled) == len(networks) else FAILED
+
+
+def _attack(options: argparse.Namespace) -> int:
+    from gcpatch import campaigns, checkpoints, labels, report
+    from gcpatch.images import RESIZE_MODES, find_images
+    from gcpatch.journal import Journal
+
+    _choose("resize mode", options.resize_mode, RESIZE_MODES)
+    patch, attack = _settings(options)
+    patch.corner(IMAGE_SIZE, IMAGE_SIZE)
+    if options.batch < 1:
+        raise UserError(f"the batch is {options.batch}; it must be at least 1")
+    items = campaigns.from_files(find_images(options.images), IMAGE_SIZE, options.resize_mode)
+    items = _shard(items, options.shard)
+    network = checkpoints.load(options.model, options.weights, seed=options.seed)
+    labels.check(options.target, network.categories)
+    settings = {
+        "model": network.name, "target": options.target, "seed": options.seed,
+        "resize_mode": options.resize_mode, "precision": options.precision, "shard": options.shard,
+    }  # fmt: skip
+    described = campaigns.describe([network], patch, attack, settings)
+    journal = Journal(options.out, described, resume=options.resume)
+    items = [item for item in items if item.id not in journal.done]
+    with _Progress(len(items), attack.steps) as progress:
+        records = campaigns.run(
+            journal, network, items, patch, attack, target=options.target, seed=options.seed,
+            batch=max(1, min(options.batch, len(items))), precision=options.precision,
+            on_record=progress.record, on_steps=progress.steps,
+        )  # fmt: skip
+    summary = journal.close()
+    page = report.write_report(options.out)
+    if options.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        _print_records(records, False)
+        _print_summary(summary)
+        print(f"report: {page}")
+    return FAILED if summary["failed"] else 0
+
+
+def _settings(options: argparse.Namespace):
+    """The patch and the attack that the options ask for, on top of a preset."""
+    import dataclasses
+
+    from gcpatch.attacks import OPTIMIZERS, Attack
+    from gcpatch.patches import Patch
+    from gcpatch.presets import PRESETS
+
+    if options.preset:
+        _choose("preset", options.preset, PRESETS)
+    patch, attack = PRESETS[options.preset] if options.preset else (Patch(), Attack())
+    _choose("precision", options.precision, ("float32", "tf32", "bfloat16"))
+    if options.optimizer:
+        _choose("optimizer", options.optimizer, OPTIMIZERS)
+        attack = dataclasses.replace(attack, optimizer=options.optimizer, learning_rate=None)
+    given = {
+        field: value
+        for field in ("steps", "learning_rate", "ce_weight", "init")
+        if (value := getattr(options, field)) is not None
+    }
+    if options.objective:
+        given["objective"] = _objective(options.objective)
+    place = {
+        field: value
+        for field in ("size", "ratio")
+        if (value := getattr(options, field)) is not None
+    }
+    if options.position:
+        place["position"] = _position(options.position)
+    return dataclasses.replace(patch, **place), dataclasses.replace(attack, **given)
+
+
+def _objective(text: str):
+    """An objective by name, or the function that MODULE:FUNCTION names."""
+    import importlib
+
+    if ":" not in text:
+        return text
+    module, _, name = text.partition(":")
+    sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"there is no objective {text!r}: {error}") from None
+
+
+def _position(text: str) -> str | tuple[int, int]:
+    row, comma, column = text.partition(",")
+    if not comma:
+        return text
+    try:
+        return int(row), int(column)
+    except ValueError:
+        raise UserError(f"the position {text!r} is not ROW,COLUMN in whole numbers") from None
+
+
+def _shard(items: list, text: str) -> list:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise UserError(f"the shard {text!r} is not I/N with 1 <= I <= N")
+    return items[int(index) - 1 :: int(count)]
+
+
+def _explain(options: argparse.Namespace) -> int:
+    import jax.numpy as jnp
+    import numpy as np
+
+    from gcpatch import campaigns, checkpoints, images, labels, render
+
+    _choose("method", options.method, ("grad-cam",))
+    _choose("resize mode", options.resize_mode, images.RESIZE_MODES)
+    paths = images.find_images(options.images)
+    network = checkpoints.load(options.model, options.weights)
+    label = -1 if options.label == "top" else labels.find(options.label, network.categories)
+    rows, failed = [], False
+    for identity, path in _track(list(zip(images.image_ids(paths), paths, strict=True))):
+        row: dict[str, Any] = {"id": identity, "source": str(path), "error": None}
+        rows.append(row)
+        try:
+            picture = images.read_image(path, IMAGE_SIZE, options.resize_mode)
+        except UserError as error:
+            row["error"], failed = str(error), True
+            continue
+        logits, heat = campaigns.look(
+            network, jnp.asarray(picture, jnp.float32) / 255, jnp.asarray(label)
+        )
+        found = int(logits.argmax()) if label < 0 else label
+        odds = np.asarray(jnp.exp(logits - jnp.max(logits)))
+        row |= {
+            "label": {"id": found, "name": network.categories[found]},
+            "probability": float(odds[found] / odds.sum()),
+        }
+        values = render.upsample(np.asarray(heat), IMAGE_SIZE)
+        folder = options.out / identity
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            images.write_png(folder / "heatmap.png", render.jet(values))
+            images.write_png(folder / "overlay.png", render.overlay(picture, values))
+            np.save(folder / "heat.npy", np.asarray(heat))
+        except OSError as error:
+            raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from None
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _table(("image", "class", "probability"), [
+            (row["id"], row["error"] or row["label"]["name"], "" if row["error"] else f"{row['probability']:.3f}")
+            for row in rows
+        ])  # fmt: skip
+        print(f"heatmaps and overlays: {options.out}")
+    return FAILED if failed else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from gcpatch import checkpoints
+    from gcpatch.networks import create, random
+
+    create(options.name)
+    if options.to_torch:
+        from convert import torchvision
+
+        network = checkpoints.load(options.name, options.weights)
+        path = (options.out or Path()) / f"{options.name}.pth"
+        torchvision.save_torch(network, path)
+        print(f"{options.name} as a state_dict: {path}")
+        return 0
+    if options.weights == "random":
+        network, source = random(options.name), "random seed 0"
+    else:
+        from convert import torchvision
+
+        weights = options.weights or "IMAGENET1K_V1"
+        state, categories, source = torchvision.load_weights(options.name, weights)
+        network = torchvision.from_torch(state, options.name, categories)
+    folder = options.out or checkpoints.home() / options.name
+    checkpoints.save(network, folder, source)
+    print(f"{options.name} from {source}: {folder}")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from gcpatch import checkpoints
+    from gcpatch.networks import MINIS, NAMES, create, parameters
+
+    installed = checkpoints.installed()
+    rows = []
+    for name in NAMES:
+        network = create(name)
+        trained = [
+            leaf for key, leaf in parameters(network).items() if not key.endswith((".mean", ".var"))
+        ]
+        bundled = "bundled" if name in MINIS else None
+        rows.append({
+            "name": name,
+            "parameters": sum(int(np.prod(leaf.shape)) for leaf in trained),
+            "target_layer": network.target_layer,
+            "classes": len(network.categories),
+            "weights": str(checkpoints.home() / name) if name in installed else bundled,
+        })  # fmt: skip
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _table(("network", "parameters", "target layer", "classes", "weights"), [
+            (row["name"], f"{row['parameters']:,}", row["target_layer"], str(row["classes"]),
+             row["weights"] or f"gcpatch convert {row['name']}")
+            for row in rows
+        ])  # fmt: skip
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from gcpatch import report
+
+    print(report.write_report(options.folder))
+    return 0
+
+
+class _Progress:
+    """A bar over images that also shows the pace in image-steps."""
+
+    def __init__(self, images: int, steps: int):
+        from tqdm import tqdm
+
+        self.taken = 0
+        self.bar = tqdm(total=images, unit=" images", desc="attacking", dynamic_ncols=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def steps(self, count: int) -> None:
+        self.taken += count
+        self.bar.set_postfix_str(
+            f"{self.taken / max(self.bar.format_dict['elapsed'], 1e-9):.0f} image-steps/s"
+        )
+
+    def record(self, record: dict[str, Any]) -> None:
+        if record["error"]:
+            self.bar.write(f"{record['id']}: {record['error']}", file=sys.stderr)
+        self.bar.update()
+
+
+def _track(items: list):
+    from tqdm import tqdm
+
+    return tqdm(items, unit=" images", delay=2)
+
+
+def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(records, indent=2))
+        return
+
+    def mark(value: bool | None) -> str:
+        return "-" if value is None else "yes" if value else "no"
+
+    _table(
+        ("image", "clean", "attacked", "class", "map", "energy", "steps"),
+        [
+            (record["id"], record["error"], "", "", "", "", "")
+            if record["error"]
+            else (
+                record["id"],
+                f"{record['clean']['name']} {record['clean']['probability']:.2f}",
+                f"{record['adversarial']['name']} {record['png']['probability']:.2f}",
+                mark(record["fooled_class"]),
+                mark(record["fooled_explanation"]),
+                f"{record['energy_clean']:.2f} -> {record['energy_adversarial']:.2f}",
+                str(record["steps"]),
+            )
+            for record in records
+        ],
+    )
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    rates = [
+        f"{name} {summary[key]:.1%}"
+        for key, name in (
+            ("fooled_class", "class"), ("fooled_explanation", "explanation"), ("fooled_both", "both"),
+        )
+        if summary[key] is not None
+    ]  # fmt: skip
+    print(f"{summary['images']} images, {summary['failed']} failed; fooled: {', '.join(rates)}")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    for row in [head, ["-" * width for width in widths], *rows]:
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _choose(what: str, value: str, choices: Any) -> None:
+    if value not in choices:
+        raise UserError(f"there is no {what} {value!r}; choose one of {', '.join(choices)}")
