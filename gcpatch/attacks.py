@@ -21,6 +21,7 @@ from gcpatch.errors import UserError
 from gcpatch.explainers import logits_and_grad_cam
 from gcpatch.losses import OBJECTIVES, Evidence, Objective, cross_entropy, energy
 from gcpatch.networks import Network
+from gcpatch.networks.network import ArrayLike
 from gcpatch.patches import Patch, blend, coverage, cut, paste
 
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
@@ -307,7 +308,7 @@ def stream(
         for slot, owner in enumerate(owners):
             if owner is None:
                 continue
-            histories[slot].append(_rows(losses, slot, after[slot] - before[slot]))
+            histories[slot].append(_rows(losses, slot, int(after[slot] - before[slot])))
             if done[slot]:
                 state, problem = jax.tree.map(itemgetter(slot), (states, slots))
                 yield owner, _finish(state, problem, histories[slot])
@@ -331,7 +332,7 @@ def _finish(state: State, problem: Problem, history: list[Losses]) -> Finished:
 
 
 def attack(
-    network: Network, images: Float[Array, "n h w 3"], targets: Int[Array, " n"],
+    network: Network, images: Float[ArrayLike, "n h w 3"], targets: Int[ArrayLike, " n"] | list[int],
     patch: Patch, attack: Attack, *, batch: int = 8, seed: int = 0,
 ) -> list[Finished]:  # fmt: skip
     """Attacks images: one optimised patch for each, in the order of the images.

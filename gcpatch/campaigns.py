@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gcpatch import images, labels, metrics, render, scenes
 from gcpatch.attacks import Attack, Finished, Problem, stream
@@ -25,6 +25,7 @@ from gcpatch.errors import UserError
 from gcpatch.explainers import logits_and_grad_cam
 from gcpatch.journal import Journal
 from gcpatch.networks import Network
+from gcpatch.networks.network import ArrayLike
 from gcpatch.patches import Patch, coverage
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
@@ -108,7 +109,7 @@ def _name(attack: Attack) -> str:
 
 @jax.jit
 def look(
-    network: Network, image: Float[Array, "h w 3"], label: Array
+    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[ArrayLike, ""] | int
 ) -> tuple[Float[Array, " classes"], Float[Array, "h2 w2"]]:
     """The logits of one image, and Grad-CAM of one class; of the top class where it is negative."""
     trunk, head = network.split()

@@ -110,6 +110,7 @@ def save(
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(draft / ARRAYS, arrays)
             checkpointer.wait_until_finished()
+        manifest["files"] = manifests.hash_files(draft / ARRAYS)
         (draft / manifests.FILE).write_text(json.dumps(manifest, indent=1), "utf-8")
         _replace(folder, draft)
     except OSError as error:
@@ -157,6 +158,7 @@ def read(folder: str | Path, name: str | None = None) -> Network:
     manifest = manifests.read_manifest(folder)
     if name not in (None, manifest["network"]):
         raise CheckpointError(f"{folder} holds {manifest['network']} and not {name}")
+    manifests.check_files(folder / ARRAYS, manifest)
     arrays = _restore(folder)
     try:
         network = create(manifest["network"], tuple(manifest["categories"]))
@@ -168,10 +170,7 @@ def read(folder: str | Path, name: str | None = None) -> Network:
         reason = textwrap.shorten(str(error), 1000, placeholder=" ...")
         raise CheckpointError(f"{folder} does not fit this version: {reason}") from error
     if manifests.digest(arrays) != manifest["digest"]:
-        raise CheckpointError(
-            f"{folder} is damaged: its parameters do not have the digest in {manifests.FILE}; "
-            f"run `gcpatch convert {manifest['network']}` again"
-        )
+        raise CheckpointError(f"{folder} is damaged: its parameters are not those of its digest")
     return network
 
 

@@ -3,15 +3,17 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gcpatch.networks import Network
+from gcpatch.networks.network import ArrayLike
 
 Head = Callable[[Float[Array, "h w k"]], Float[Array, " classes"]]
 
 
 def grad_cam(
-    network: Network, image: Float[Array, "h w 3"], label: Int[Array, ""] | int,
+    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
     *, layer: str | None = None,
 ) -> Float[Array, "h2 w2"]:  # fmt: skip
     """Grad-CAM: ReLU(sum_k alpha_k A^k) with alpha_k = mean_ij dy_c / dA^k_ij.
@@ -26,7 +28,7 @@ def grad_cam(
         layer: the layer whose activations are A; the network's target layer if None.
     """
     trunk, head = network.split(layer)
-    return logits_and_grad_cam(head, trunk(image), label)[1]
+    return logits_and_grad_cam(head, trunk(jnp.asarray(image)), label)[1]
 
 
 def logits_and_grad_cam(

@@ -23,12 +23,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gcpatch.errors import UserError
+
 RESIZE_MODES = ("stretch", "crop")
 MAX_PIXELS = 100_000_000
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """A file that cannot be used as an image, or a source without images; one sentence."""
 
 
@@ -49,7 +51,8 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
     sources = [sources] if isinstance(sources, str) else sources
     if not sources:
         raise ImageError("No images were named; name at least one file, folder or glob pattern.")
-    real_folder, once = cache(os.path.realpath), {}
+    real_folder = cache(os.path.realpath)
+    once: dict[tuple[str, str], Path] = {}
     for path in sorted({path for source in sources for path in _expand(os.fspath(source))}):
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         once.setdefault((real_folder(target.parent), target.name), path)
@@ -105,14 +108,15 @@ def image_ids(paths: Sequence[str | Path]) -> list[str]:
     them, and where that clashes too, `-2`, `-3`, ... goes behind in the order of `paths`. The same
     paths in the same order give the same ids.
     """
-    paths = [Path(path) for path in paths]
-    stems = [_safe(path.stem) for path in paths]
+    files = [Path(path) for path in paths]
+    stems = [_safe(file.stem) for file in files]
     crowd = Counter(stem.casefold() for stem in stems)
-    ids, taken, last = [], set(), Counter()
-    for path, stem in zip(paths, stems, strict=True):
+    last: Counter[str] = Counter()
+    ids, taken = [], set()
+    for file, stem in zip(files, stems, strict=True):
         name = stem
-        if crowd[stem.casefold()] > 1 and path.parent.name:
-            name = f"{_safe(path.parent.name)}-{stem}"
+        if crowd[stem.casefold()] > 1 and file.parent.name:
+            name = f"{_safe(file.parent.name)}-{stem}"
         unique = name
         while unique.casefold() in taken:
             last[name.casefold()] += 1
@@ -276,7 +280,8 @@ def _upright(image: np.ndarray, exif: bytes) -> np.ndarray:
     return image[::-1] if orientation in (3, 4, 7, 8) else image
 
 
-_lock, _levels = threading.Lock(), []
+_lock = threading.Lock()
+_levels: list[int] = []
 
 
 @contextmanager

@@ -19,6 +19,7 @@ FILE = "manifest.json"
 FIELDS = {
     "format": int, "network": str, "source": str, "digest": str, "parameters": int,
     "target_layer": str, "categories": list, "mean": list, "std": list, "versions": dict,
+    "files": dict,
 }  # fmt: skip
 PACKAGES = ("gcpatch", "jax", "flax", "orbax-checkpoint")
 
@@ -37,10 +38,35 @@ def digest(values: Mapping[str, Any]) -> str:
     return total.hexdigest()
 
 
+def hash_files(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, by path."""
+    hashes = {}
+    for path in sorted(path for path in folder.glob("**/*") if path.is_file()):
+        with path.open("rb") as file:
+            key = path.relative_to(folder).as_posix()
+            hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compares the files below a folder with a manifest, before Orbax trips over them.
+
+    Raises:
+        CheckpointError: a file is missing, altered or one too many.
+    """
+    found, wanted = hash_files(folder), manifest["files"]
+    changed = [path for path in {**wanted, **found} if found.get(path) != wanted.get(path)]
+    if changed:
+        raise CheckpointError(
+            f"{folder} is damaged ({', '.join(changed[:3])} missing, extra or altered): "
+            f"run `gcpatch convert {manifest['network']}` again"
+        )
+
+
 def describe(
     network: Network, source: str, versions: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """A network's manifest.
+    """A network's manifest, less the hashes of the files that it is written to.
 
     Args:
         network: a network with weights.

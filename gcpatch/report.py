@@ -22,6 +22,7 @@ from zipfile import BadZipFile
 import cv2
 import numpy as np
 
+from gcpatch.errors import UserError
 from gcpatch.images import read_png
 from gcpatch.render import panel_tiles, percent
 
@@ -30,7 +31,7 @@ TERMS = "total", "cross_entropy", "explanation"
 UNREADABLE = OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """A run's folder cannot be reported on; the message says why in one sentence."""
 
 

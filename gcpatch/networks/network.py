@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -11,6 +12,7 @@ from gcpatch.errors import UserError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+ArrayLike = Array | np.ndarray
 Stage = Callable[[Array], Array]
 
 
@@ -45,12 +47,12 @@ class Network(nnx.Module):
         """The inverse of `normalize`."""
         return values * jnp.asarray(self.std, values.dtype) + jnp.asarray(self.mean, values.dtype)
 
-    def __call__(self, image: Float[Array, "*batch h w 3"]) -> Float[Array, "*batch classes"]:
-        return _run({"normalize": self.normalize, **self.stages()}, image)
+    def __call__(self, image: Float[ArrayLike, "*batch h w 3"]) -> Float[Array, "*batch classes"]:
+        return _run({"normalize": self.normalize, **self.stages()}, jnp.asarray(image))
 
-    def activations(self, image: Float[Array, "*batch h w 3"]) -> dict[str, Array]:
+    def activations(self, image: Float[ArrayLike, "*batch h w 3"]) -> dict[str, Array]:
         """The output of every stage, by name, in the order in which they run."""
-        outputs, value = {}, self.normalize(image)
+        outputs, value = {}, self.normalize(jnp.asarray(image))
         for name, stage in self.stages().items():
             outputs[name] = value = stage(value)
         return outputs
