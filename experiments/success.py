@@ -69,12 +69,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000, help="the most steps (default 1000)")
     parser.add_argument("--out", type=Path, default=Path("runs/success"), help="folder to write to")
     options = parser.parse_args()
-    rows = [
-        row(name, patch, objective, cell(
-            name, patch, Attack(objective=objective, steps=options.steps), options.scenes, options.out
-        ))
-        for patch, objective, name in itertools.product(SETTINGS, OBJECTIVES, MINIS)
-    ]  # fmt: skip
+    rows = []
+    for patch, objective, name in itertools.product(SETTINGS, OBJECTIVES, MINIS):
+        attack = Attack(objective=objective, steps=options.steps)
+        summary = cell(name, patch, attack, options.scenes, options.out)
+        rows.append(row(name, patch, objective, summary))
     for line in (HEAD, ["---"] * len(HEAD), *rows):
         print("| " + " | ".join(line) + " |")
 

@@ -75,7 +75,8 @@ def make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation):
     @partial(jax.jit, donate_argnums=0, static_argnames="size")
     def step(state: Training, key: PRNGKeyArray, pool: Pool, size: int):
         keys = jax.random.split(key, len(pool.labels))
-        images = jax.vmap(partial(augment, size=size))(keys, pool.images / 255.0, pool.centres)
+        windows = partial(augment, size=size)
+        images = jax.vmap(windows)(keys, jnp.asarray(pool.images) / 255, jnp.asarray(pool.centres))
         labels = pool.labels
 
         def loss(weights):
@@ -107,7 +108,7 @@ def accuracy(network: Network, pool: Pool) -> float:
 def train(name: str, steps: int, count: int, batch: int, rate: float, out: Path) -> float:
     """Trains, saves and tests one network; returns its accuracy on held-out scenes."""
     network = random(name)
-    graph, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
+    graph, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(1, steps // 20), steps)
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.02)
@@ -133,7 +134,7 @@ def train(name: str, steps: int, count: int, batch: int, rate: float, out: Path)
                 manager.save(i + 1, args=ocp.args.StandardSave(state))
     network = nnx.merge(graph, state.weights, state.statistics)
     half = {key: np.asarray(leaf, np.float16) for key, leaf in parameters(network).items()}
-    np.savez(out / f"{name}.npz", **half)
+    np.savez(out / f"{name}.npz", **half)  # type: ignore[arg-type]
     rounded = fill(create(name), {key: leaf.astype(np.float32) for key, leaf in half.items()})
     return accuracy(rounded, draw(TEST_SEED, 2000))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -120,9 +120,9 @@ class Problem(NamedTuple):
 class Losses(NamedTuple):
     """The losses of one evaluation; as a history, with a leading axis of steps."""
 
-    total: Float[Array, ""]
-    cross_entropy: Float[Array, ""]
-    explanation: Float[Array, ""]
+    total: Any
+    cross_entropy: Any
+    explanation: Any
 
 
 class State(NamedTuple):
@@ -199,7 +199,7 @@ def start(network: Network, problem: Problem, size: int, attack: Attack) -> Stat
 
 
 def step(network: Network, state: State, problem: Problem, attack: Attack) -> tuple[State, Losses]:
-    """One step for one image: gradient, update of N alone, projection (algorithm 1, lines 12-25)."""
+    """One step for one image: gradient, update of N alone, projection (algorithm 1, 12-25)."""
     clean = cut(problem.image, problem.corner, state.noise.shape[0])
     tile = blend(clean, network.denormalize(state.noise), problem.ratio)
     if attack.init == "clean":
@@ -332,8 +332,8 @@ def _finish(state: State, problem: Problem, history: list[Losses]) -> Finished:
 
 
 def attack(
-    network: Network, images: Float[ArrayLike, "n h w 3"], targets: Int[ArrayLike, " n"] | list[int],
-    patch: Patch, attack: Attack, *, batch: int = 8, seed: int = 0,
+    network: Network, images: Float[ArrayLike, "n h w 3"],
+    targets: Int[ArrayLike, " n"] | list[int], patch: Patch, attack: Attack, *, batch: int = 8, seed: int = 0,
 ) -> list[Finished]:  # fmt: skip
     """Attacks images: one optimised patch for each, in the order of the images.
 
@@ -351,9 +351,8 @@ def attack(
     """
     images, targets = jnp.asarray(images), jnp.asarray(targets, jnp.int32)
     corner = jnp.asarray(patch.corner(*images.shape[1:3]), jnp.int32)
-    labels = jax.jit(lambda network, images: lax.map(network, images, batch_size=batch).argmax(-1))(
-        network, images
-    )
+    classify = jax.jit(lambda network, images: lax.map(network, images, batch_size=batch))
+    labels = classify(network, images).argmax(-1)
     ratio = jnp.asarray(patch.ratio, images.dtype)
     keys = jax.random.split(jax.random.key(seed), len(images))
     problems = (

@@ -113,7 +113,7 @@ def look(
 ) -> tuple[Float[Array, " classes"], Float[Array, "h2 w2"]]:
     """The logits of one image, and Grad-CAM of one class; of the top class where it is negative."""
     trunk, head = network.split()
-    activations = trunk(image)
+    activations = trunk(jnp.asarray(image))
     label = jnp.where(label < 0, head(activations).argmax(), label)
     return logits_and_grad_cam(head, activations, label)
 

@@ -423,7 +423,7 @@ def _models(options: argparse.Namespace) -> int:
     from gcpatch.networks import MINIS, NAMES, create, parameters
 
     installed = checkpoints.installed()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in NAMES:
         network = create(name)
         trained = [

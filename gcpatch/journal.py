@@ -16,7 +16,6 @@ import numpy as np
 from gcpatch.attacks import Losses
 from gcpatch.errors import UserError
 
-CURVES = ("total", "cross_entropy", "explanation")
 RATES = ("converged", "fooled_class", "fooled_explanation", "fooled_both")
 MEANS = (
     "steps", "energy_clean", "energy_adversarial", "map_iou", "map_rank_correlation",
@@ -100,7 +99,7 @@ class Journal:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         record = write(partial)
-        np.savez(partial / "history.npz", **dict(zip(CURVES, history, strict=True)))
+        np.savez(partial / "history.npz", **history._asdict())
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
         return record
@@ -108,14 +107,14 @@ class Journal:
     def close(self) -> dict[str, Any]:
         """Gathers the histories and writes the summary, which it returns."""
         records = self.records()
-        histories = {}
+        histories: dict[str, np.ndarray] = {}
         for record in records:
             path = self.folder / "images" / record["id"] / "history.npz"
             if record["error"] is None and path.exists():
                 with np.load(path) as curves:
-                    histories |= {f"{record['id']}/{name}": curves[name] for name in CURVES}
+                    histories |= {f"{record['id']}/{name}": curve for name, curve in curves.items()}
         partial = self.folder / ".histories.npz"
-        np.savez_compressed(partial, **histories)
+        np.savez_compressed(partial, **histories)  # type: ignore[arg-type]
         partial.replace(self.folder / "histories.npz")
         summary = summarize(records)
         _write(self.folder / "summary.json", json.dumps(summary, indent=2))

@@ -87,7 +87,7 @@ def _start(corner: Int[Array, "2"]) -> tuple[Array, Array, Array]:
 
 
 def coverage(
-    cells: tuple[int, int], image_size: tuple[int, int], corner: Int[Array, "2"], size: int
+    cells: tuple[int, ...], image_size: tuple[int, ...], corner: Int[Array, "2"], size: int
 ) -> Float[Array, "h2 w2"]:
     """The share of each cell of a map that the patch covers, in [0, 1].
 

@@ -4,7 +4,6 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -15,12 +14,17 @@ from gcpatch.networks.parameters import fill, parameters
 from gcpatch.networks.resnet import ResNet
 from gcpatch.networks.vgg import POOL, VGG
 
-VGG_PLANS: dict[int, tuple[int | str, ...]] = {
-    depth: tuple(
-        item
-        for width, count in zip((64, 128, 256, 512, 512), counts, strict=True)
-        for item in (*(width,) * count, POOL)
-    )
+
+def _plan(*counts: int) -> tuple[int | str, ...]:
+    """A VGG's convolutions: `counts[i]` of the i-th width, and a pooling."""
+    plan: list[int | str] = []
+    for width, count in zip((64, 128, 256, 512, 512), counts, strict=True):
+        plan += [width] * count + [POOL]
+    return tuple(plan)
+
+
+VGG_PLANS = {
+    depth: _plan(*counts)
     for depth, counts in {
         11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4),
     }.items()
@@ -83,17 +87,18 @@ def random(name: str, seed: int = 0, dtype: str = "float32") -> Network:
     weights on every machine.
     """
     network = create(name)
+    leaves = parameters(network).items()
     return fill(network, {
-        key: _random_leaf(key, leaf, seed).astype(dtype) for key, leaf in parameters(network).items()
+        key: _random_leaf(key, leaf.shape, seed).astype(dtype) for key, leaf in leaves
     })  # fmt: skip
 
 
-def _random_leaf(key: str, leaf: jax.ShapeDtypeStruct, seed: int) -> np.ndarray:
+def _random_leaf(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     generator = np.random.default_rng((seed, zlib.crc32(key.encode())))
-    normal = generator.standard_normal(leaf.shape, np.float32)
+    normal = generator.standard_normal(shape, np.float32)
     match key.rsplit(".", 1)[1]:
         case "kernel":
-            return normal * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
+            return normal * np.float32(np.sqrt(2 / np.prod(shape[:-1])))
         case "scale":  # the block's last one is small, which keeps deep residual sums in range
             return (0.2 if ".bn3." in key else 1.0) * (1 + 0.1 * normal)
         case "var":
