@@ -18,15 +18,15 @@ lint: .venv/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.venv/gcpatch: pyproject.toml requirements.txt
+.venv/gcpatch: pyproject.toml .ci/requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	grep -v '^torch' requirements.txt > .venv/constraints.txt
+	grep -v '^torch' .ci/requirements.txt > .venv/constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c .venv/constraints.txt -e .
 	touch $@
 
 .venv/tests: .venv/gcpatch
 	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r .ci/requirements.txt
 	touch $@
 
 clean:

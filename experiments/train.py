@@ -28,7 +28,6 @@ from gcpatch.networks import NAMES, Network, create, fill, parameters, random
 
 TRAIN_SEED, TEST_SEED = 1, 2
 SIZE, WINDOW = 224, 112
-WINDOWED = 0.7  # the share of the steps that see a window
 
 
 class Training(NamedTuple):
@@ -105,7 +104,9 @@ def accuracy(network: Network, pool: Pool) -> float:
     return float(np.mean(np.concatenate(found) == pool.labels))
 
 
-def train(name: str, steps: int, count: int, batch: int, rate: float, out: Path) -> float:
+def train(
+    name: str, steps: int, windowed: int, count: int, batch: int, rate: float, out: Path
+) -> float:  # fmt: skip
     """Trains, saves and tests one network; returns its accuracy on held-out scenes."""
     network = random(name)
     graph, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
@@ -126,7 +127,7 @@ def train(name: str, steps: int, count: int, batch: int, rate: float, out: Path)
         for i in bar:
             rows = np.random.default_rng((TRAIN_SEED, i)).integers(0, count, batch)
             key = jax.random.fold_in(jax.random.key(TRAIN_SEED), i)
-            size = WINDOW if i < WINDOWED * steps else SIZE
+            size = WINDOW if i < windowed else SIZE
             state, loss, share = step(state, key, Pool(*(part[rows] for part in pool)), size)
             if i % 20 == 0:
                 bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{share:.2f}")
@@ -146,6 +147,7 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME")
     parser.add_argument("--steps", type=int, default=800, help="optimiser steps (default 800)")
+    parser.add_argument("--windowed", type=int, default=560, help="steps on windows (default 560)")
     parser.add_argument("--scenes", type=int, default=8000, help="scenes to draw (default 8000)")
     parser.add_argument("--batch", type=int, default=64, help="scenes a step (default 64)")
     parser.add_argument(
@@ -155,8 +157,9 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.names:
         share = train(
-            name, options.steps, options.scenes, options.batch, options.learning_rate, options.out
-        )
+            name, options.steps, options.windowed, options.scenes, options.batch,
+            options.learning_rate, options.out,
+        )  # fmt: skip
         print(f"{name}: {share:.2%} of 2,000 held-out scenes")
 
 

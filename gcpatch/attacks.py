@@ -333,7 +333,8 @@ def _finish(state: State, problem: Problem, history: list[Losses]) -> Finished:
 
 def attack(
     network: Network, images: Float[ArrayLike, "n h w 3"],
-    targets: Int[ArrayLike, " n"] | list[int], patch: Patch, attack: Attack, *, batch: int = 8, seed: int = 0,
+    targets: Int[ArrayLike, " n"] | list[int], patch: Patch, attack: Attack, *,
+    batch: int = 8, seed: int = 0,
 ) -> list[Finished]:  # fmt: skip
     """Attacks images: one optimised patch for each, in the order of the images.
 

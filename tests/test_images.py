@@ -465,6 +465,7 @@ def test_jpeg_tables_before_the_frame_and_a_second_smaller_frame(put):
     scan = data.index(b"\xff\xda")
     swapped = data[:frame] + data[table:scan] + data[frame:table] + data[scan:]
     np.testing.assert_array_equal(read_image(put(swapped), 8), read_image(put(data), 8))
+    assert images._jpeg_size(swapped) == (57, 31)
     huge = bomb("JPEG", 16000)
     at = huge.index(b"\xff\xda") + 14
     refused(put(huge[:at] + data[frame:table] + huge[at:]), "16000 x 16000")
