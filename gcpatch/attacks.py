@@ -348,8 +348,10 @@ def attack(
         seed: of the `random` start.
 
     Raises:
+        AttackError: the images are no floats in [0, 1], or the targets no classes, one for each.
         PatchError: the patch does not lie inside the images.
     """
+    _check(np.asarray(images), np.asarray(targets), len(network.categories))
     images, targets = jnp.asarray(images), jnp.asarray(targets, jnp.int32)
     corner = jnp.asarray(patch.corner(*images.shape[1:3]), jnp.int32)
     classify = jax.jit(lambda network, images: lax.map(network, images, batch_size=batch))
@@ -362,3 +364,17 @@ def attack(
     )
     outcomes = dict(stream(network, problems, patch.size, attack, min(batch, len(images))))
     return [outcomes[i] for i in range(len(images))]
+
+
+def _check(images: np.ndarray, targets: np.ndarray, classes: int) -> None:
+    if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
+        raise AttackError(f"the images have shape {images.shape} instead of [n, height, width, 3]")
+    if not np.issubdtype(images.dtype, np.floating) or images.min() < 0 or images.max() > 1:
+        raise AttackError(
+            f"the images are {images.dtype} from {images.min()} to {images.max()} "
+            "instead of floats in [0, 1]"
+        )
+    if targets.shape != images.shape[:1]:
+        raise AttackError(f"there are {len(images)} images but targets of shape {targets.shape}")
+    if targets.min() < 0 or targets.max() >= classes:
+        raise AttackError(f"the targets {targets.tolist()} are not all in 0 to {classes - 1}")

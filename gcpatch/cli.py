@@ -28,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return FAILED
+    except OSError as error:
+        print(f"gcpatch {options.verb}: {error}; {options.again}", file=sys.stderr)
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -403,15 +406,16 @@ def _convert(options: argparse.Namespace) -> int:
         print(f"{options.name} as a state_dict: {path}")
         return 0
     if options.weights == "random":
-        network, source = random(options.name), "random seed 0"
+        network, source, versions = random(options.name), "random seed 0", None
     else:
         from convert import torchvision
 
         weights = options.weights or "IMAGENET1K_V1"
         state, categories, source = torchvision.load_weights(options.name, weights)
         network = torchvision.from_torch(state, options.name, categories)
+        versions = torchvision.VERSIONS
     folder = options.out or checkpoints.home() / options.name
-    checkpoints.save(network, folder, source)
+    checkpoints.save(network, folder, source, versions)
     print(f"{options.name} from {source}: {folder}")
     return 0
 

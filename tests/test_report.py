@@ -493,6 +493,8 @@ addEventListener("load", () => {
     const lines = all("#charts path").map(p => p.getAttribute("d"));
     told.broken = lines.filter(d => /NaN|Infinity/.test(d)).length;
     told.notes = all("#cards-note, #records-note, #failures-note").map(n => n.textContent);
+    told.heads = all("th").map(h => h.textContent);
+    told.groups = all("#run summary, #run dt").map(n => n.textContent);
     told.errors = all("#failures p").map(p => p.textContent);
     head("Steps").firstChild.click();
     told.down = [head("Steps").ariaSort, ids()];
@@ -528,7 +530,7 @@ def browse(folder):
         *("--allow-file-access-from-files", "--virtual-time-budget=20000", "--dump-dom"),
         *(f"--user-data-dir={folder / 'profile'}", wrapper.as_uri()),
     ]
-    out = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    out = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True).stdout
     found = re.search(r"<pre>(.*?)</pre>", out, re.DOTALL)
     assert found, out[-2000:]
     return json.loads(unescape(found[1]))
@@ -557,6 +559,8 @@ def test_page_opens_in_chromium(tmp_path):
         "1 of 6 images have no result:",
     ]
     assert told["errors"] == ["the file is empty"]
+    assert "Model" not in told["heads"] and "Object energy, clean" not in told["heads"]
+    assert {"patch", "attack", "stop.patience", "versions", "command"} <= set(told["groups"])
     by_steps = [r["id"] for r in sorted(records[:5], key=lambda r: r["steps"])]
     assert told["down"] == ["descending", [*by_steps[::-1], "broken.jpg"]]
     assert told["up"] == ["ascending", [*by_steps, "broken.jpg"]]
@@ -568,9 +572,13 @@ def test_page_opens_in_chromium(tmp_path):
 @needs_chromium
 def test_strings_of_a_run_stay_strings_in_chromium(tmp_path):
     records, settings = hostile()
-    make_run(tmp_path, [*many(1), *records], settings=settings, losses=False, pictures=1)
+    first = many(1)[0] | {"model": HOSTILE, "object_energy_clean": 0.5}
+    settings = {"settings": settings, "python": "3.11"}
+    make_run(tmp_path, [first, *records], settings=settings, losses=False, pictures=1)
     write_report(tmp_path)
     told = browse(tmp_path)
     assert "failure" not in told and told["error"] is None and told["scripts"] == 2
+    assert {"Model", "Object energy, clean"} <= set(told["heads"])
+    assert {"python", "patch", "stop.patience", HOSTILE} <= set(told["groups"])
     assert told["errors"] == [HOSTILE] and HOSTILE in told["rows"]
     assert told["widths"][0] <= 390

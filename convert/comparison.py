@@ -1,0 +1,238 @@
+"""gcpatch and PyTorch side by side: the same weights and images, number by number."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from convert import reference
+from convert.operators import torch
+from convert.torchvision import twin
+from gcpatch import attacks, explainers
+from gcpatch.attacks import LEARNING_RATES, OPTIMIZERS, Attack, Losses, Problem
+from gcpatch.campaigns import PRECISIONS
+from gcpatch.losses import OBJECTIVES, Evidence
+from gcpatch.networks import Network, fill, parameters
+from gcpatch.patches import Patch
+
+LOSSES_ON = 2  # images whose losses and gradients are compared
+RATIO = 0.8  # of the patch while it is optimised
+
+
+class Tolerances(NamedTuple):
+    """The largest relative error of values and maps, of patch gradients, of optimised patches."""
+
+    values: float
+    gradients: float
+    patches: float
+
+
+# In float32 rounding decides the sign of gradients near 0, and a step that it turns round is as
+# long as any: an optimised patch must be much the same, no more. The proof of the steps is float64.
+FLOAT32 = Tolerances(1e-4, 1e-3, 0.2)
+TOLERANCES = {"float64": Tolerances(1e-10, 1e-10, 1e-8), **dict.fromkeys(PRECISIONS, FLOAT32)}
+
+
+class Row(NamedTuple):
+    """A quantity's largest errors over all images; `relative` is ||a - b|| / ||b||."""
+
+    network: str
+    quantity: str
+    max_abs: float
+    relative: float
+    tolerance: float
+    passed: bool
+
+
+def first_difference(rows: Sequence[Row]) -> Row | None:
+    """The row at which a network parts from PyTorch: the first that failed."""
+    return next((row for row in rows if not row.passed), None)
+
+
+def errors(ours: Any, theirs: Any) -> tuple[float, float]:
+    """The largest absolute and the relative error; infinite where shapes or values are amiss."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if ours.shape != theirs.shape or not np.isfinite(ours).all():
+        return math.inf, math.inf
+    difference, size = float(np.linalg.norm(ours - theirs)), float(np.linalg.norm(theirs))
+    relative = difference / size if size else math.inf if difference else 0.0
+    return float(np.abs(ours - theirs).max()), relative
+
+
+@jax.jit
+def _look(
+    network: Network, image: Float[Array, "h w 3"], label: Any
+) -> dict[str, Float[Array, "..."]]:
+    outputs = {"normalize": network.normalize(image), **network.activations(image)}
+    _, head = network.split()
+    alpha = jax.grad(lambda value: head(value)[label])(outputs[network.resolve()]).mean((0, 1))
+    heat = explainers.grad_cam(network, image, label)
+    return {**outputs, "logits": network(image), "alpha": alpha, "map": heat}
+
+
+@jax.jit
+def _losses(
+    network: Network, tile: Float[Array, "s s 3"], problem: Problem, chosen: Float[Array, " n"]
+) -> tuple[Losses, Float[Array, "s s 3"]]:
+    """The losses of the chosen objective (one-hot), and the total's gradient by the tile."""
+
+    def objective(evidence: Evidence) -> Float[Array, ""]:
+        return jnp.stack([loss(evidence) for loss in OBJECTIVES.values()]) @ chosen
+
+    differentiate = jax.grad(attacks.evaluate, argnums=1, has_aux=True)
+    gradient, (losses, _) = differentiate(network, tile, problem, Attack(objective=objective))
+    return losses, gradient
+
+
+class Comparison:
+    """One network here and in PyTorch, image by image; what came of it is in `rows`.
+
+    Args:
+        network: the network here.
+        state_dict: PyTorch's weights.
+        precision: float64, or one of `campaigns.PRECISIONS`; PyTorch has float32 for all of these.
+    """
+
+    def __init__(self, network: Network, state_dict: Mapping[str, Any], precision: str):
+        self.kind = np.dtype("float64" if precision == "float64" else "float32")
+        self.tolerances = TOLERANCES[precision]
+        self.rows: dict[str, Row] = {}
+        self.classifier = classifier(network, state_dict, self.kind.name)
+        values = {key: np.asarray(leaf, self.kind) for key, leaf in parameters(network).items()}
+        self.network = fill(network, values)
+
+    def add(self, quantity: str, ours: Any, theirs: Any, tolerance: float) -> None:
+        """Keeps the largest errors of a quantity."""
+        row = self.rows.get(quantity, Row(self.network.name, quantity, 0.0, 0.0, tolerance, True))
+        max_abs, relative = errors(ours, theirs)
+        self.rows[quantity] = row._replace(
+            max_abs=max(row.max_abs, max_abs),
+            relative=max(row.relative, relative),
+            passed=row.passed and relative <= tolerance,
+        )
+
+    def look(self, image: Float[np.ndarray, "h w 3"]) -> int:
+        """Compares stages, logits, alpha, map and top classes; returns the class of the map.
+
+        It is among the best but the first, and has something in its map if one of them has.
+        """
+        pixels = tensor(image)
+        order = reference.grad_cam(self.classifier, pixels, 0).logits.argsort(descending=True)
+        for label in order[1:6].tolist():
+            found = reference.grad_cam(self.classifier, pixels, label)
+            if found.heat.any():
+                break
+        theirs = {"normalize": self.classifier.normalize(pixels)}
+        theirs |= {name: value[0] for name, value in found.outputs.items()}
+        theirs |= {"logits": found.logits, "alpha": found.alpha, "map": found.heat}
+        ours = _look(self.network, image, label)
+        for name in {**theirs, **ours}:
+            if name != "flatten" or name in ours:  # a VGG here flattens in its first linear layer
+                values = _array(theirs[name]) if name in theirs else ()
+                self.add(name, ours.get(name, ()), values, self.tolerances.values)
+        best = np.argsort(-np.asarray(ours["logits"]))
+        for count in (1, 5):
+            same = set(best[:count].tolist()) == set(order[:count].tolist())
+            self.add(f"top-{count} classes", same, True, 0.0)
+        return label
+
+    def losses(self, image: Float[np.ndarray, "h w 3"], target: int) -> None:
+        """Compares each objective's losses with a patch of random pixels, and their gradient."""
+        problem, settings = _problem(image, target, Attack())
+        shape = (settings.size, settings.size, 3)
+        tile = np.random.default_rng(0).random(shape).astype(self.kind)
+        for name, chosen in zip(OBJECTIVES, np.eye(len(OBJECTIVES), dtype=self.kind), strict=True):
+            ours, gradient = _losses(self.network, tile, problem, chosen)
+            theirs, by_tile = reference.gradient(
+                self.classifier, tensor(image), tensor(tile), target,
+                replace(settings, objective=name),
+            )  # fmt: skip
+            for term, value in ours._asdict().items():
+                quantity = "cross-entropy" if term == "cross_entropy" else f"{name}: {term} loss"
+                wanted = _array(getattr(theirs, term))
+                self.add(quantity, value, wanted, self.tolerances.values)
+            self.add(f"{name}: gradient", gradient, _array(by_tile), self.tolerances.gradients)
+
+    def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
+        """Compares the noise (N) after an attack."""
+        problem, settings = _problem(image, target, attack)
+        state = attacks.start(self.network, problem, settings.size, attack)
+        noise = tensor(state.noise)
+        theirs = reference.attack(self.classifier, tensor(image), noise, target, settings)
+        states, problems = jax.tree.map(lambda leaf: leaf[None], (state, problem))
+        states, _ = attacks.advance(self.network, states, problems, attack, attack.steps)
+        quantity = f"patch after {attack.steps} {attack.optimizer} steps"
+        self.add(quantity, states.noise[0], _array(theirs.noise), self.tolerances.patches)
+
+
+def _problem(
+    image: Float[np.ndarray, "h w 3"], target: int, attack: Attack
+) -> tuple[Problem, reference.Settings]:
+    """An attack of one image for either side: top right, 64 of 224 pixels."""
+    size = image.shape[0] * 2 // 7
+    corner = Patch(size).corner(*image.shape[:2])
+    problem = Problem(
+        jnp.asarray(image), jnp.asarray(target), jnp.asarray(target),
+        jnp.asarray(RATIO, image.dtype), jnp.asarray(corner), jax.random.key(0),
+    )  # fmt: skip
+    rate = LEARNING_RATES[attack.optimizer]
+    return problem, reference.Settings(
+        str(attack.objective), attack.optimizer, rate, attack.steps, size, corner, RATIO
+    )
+
+
+def classifier(
+    network: Network, state_dict: Mapping[str, Any], kind: str = "float32"
+) -> reference.Classifier:
+    """torchvision's module of a network, with these weights."""
+    model = twin(network.name, len(network.categories)).to(getattr(torch, kind))
+    model.load_state_dict(state_dict)
+    return reference.take_apart(model)
+
+
+def tensor(values: Any) -> Any:
+    """An image as PyTorch has it: `[channel, h, w]`."""
+    return torch.from_numpy(np.array(np.asarray(values).transpose(2, 0, 1), order="C"))
+
+
+def _array(values: Any) -> np.ndarray:
+    """What PyTorch gave, as it is here: channels last."""
+    array = values.detach().numpy()
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+
+
+def compare(
+    network: Network, state_dict: Mapping[str, Any], images: UInt8[np.ndarray, "n h w 3"],
+    precision: str = "float64", steps: int = 0, on_task: Callable[[], Any] = lambda: None,
+) -> list[Row]:  # fmt: skip
+    """Everything that a network computes beside what PyTorch computes, in that order.
+
+    Args:
+        network: the network here.
+        state_dict: PyTorch's weights.
+        images: 8-bit RGB; losses and gradients of the first `LOSSES_ON`, patches on the first.
+        precision: see `Comparison`.
+        steps: of each optimiser; none if 0.
+        on_task: called after each image, each image's losses, and each optimiser.
+    """
+    matmul = jax.default_matmul_precision(PRECISIONS.get(precision, "highest"))
+    with jax.enable_x64(precision == "float64"), matmul:
+        comparison = Comparison(network, state_dict, precision)
+        unit = [(image / 255).astype(comparison.kind) for image in images]
+        targets = []
+        for image in unit:
+            targets.append(comparison.look(image))
+            on_task()
+        for image, target in list(zip(unit, targets, strict=True))[:LOSSES_ON]:
+            comparison.losses(image, target)
+            on_task()
+        for optimizer in OPTIMIZERS if steps else ():
+            attack = Attack(optimizer=optimizer, init="random", steps=steps)
+            comparison.patches(unit[0], targets[0], attack)
+            on_task()
+    return list(comparison.rows.values())
