@@ -152,10 +152,13 @@ class Comparison:
                 self.classifier, tensor(image), tensor(tile), target,
                 replace(settings, objective=name),
             )  # fmt: skip
-            for term, value in ours._asdict().items():
-                quantity = "cross-entropy" if term == "cross_entropy" else f"{name}: {term} loss"
+            for quantity, term in (
+                ("cross-entropy", "cross_entropy"),
+                (f"{name}: loss of the map", "explanation"),
+                (f"{name}: total loss", "total"),
+            ):
                 wanted = _array(getattr(theirs, term))
-                self.add(quantity, value, wanted, self.tolerances.values)
+                self.add(quantity, getattr(ours, term), wanted, self.tolerances.values)
             self.add(f"{name}: gradient", gradient, _array(by_tile), self.tolerances.gradients)
 
     def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
@@ -177,7 +180,7 @@ def _problem(
     size = image.shape[0] * 2 // 7
     corner = Patch(size).corner(*image.shape[:2])
     problem = Problem(
-        jnp.asarray(image), jnp.asarray(target), jnp.asarray(target),
+        jnp.asarray(image), jnp.asarray(int(target == 0)), jnp.asarray(target),
         jnp.asarray(RATIO, image.dtype), jnp.asarray(corner), jax.random.key(0),
     )  # fmt: skip
     rate = LEARNING_RATES[attack.optimizer]

@@ -38,6 +38,7 @@ class Classifier:
         return mean, std
 
     def normalize(self, image: Tensor) -> Tensor:
+        """Pixels in [0, 1] to the units that the first stage takes."""
         mean, std = self.units(image)
         return (image - mean) / std
 
@@ -107,14 +108,14 @@ class Settings:
     patience: int = 1
 
 
-def coverage(cells: tuple[int, int], image: tuple[int, int], settings: Settings) -> Tensor:
+def coverage(
+    cells: tuple[int, ...], image: tuple[int, ...], corner: tuple[int, int], size: int
+) -> Tensor:
     """The share of each cell of a map that the patch covers, `[h2, w2]`."""
     shares = []
-    for count, length, start in zip(cells, image, settings.corner, strict=True):
+    for count, length, start in zip(cells, image, corner, strict=True):
         cell = length / count
-        inside = [
-            min(start + settings.size, (i + 1) * cell) - max(start, i * cell) for i in range(count)
-        ]
+        inside = [min(start + size, (i + 1) * cell) - max(start, i * cell) for i in range(count)]
         shares.append(torch.tensor(inside, dtype=torch.float64).clamp(min=0) / cell)
     return torch.outer(*shares)
 
@@ -160,7 +161,7 @@ class Losses(NamedTuple):
 def evaluate(classifier: Classifier, image: Tensor, target: int, settings: Settings) -> Losses:
     """The losses of one adversarial image (lines 12-22)."""
     _, logits, _, heat = grad_cam(classifier, image, target)
-    covered = coverage(heat.shape, image.shape[1:], settings).to(heat.dtype)
+    covered = coverage(heat.shape, image.shape[1:], settings.corner, settings.size).to(heat.dtype)
     explanation = explanation_loss(heat, covered, settings)
     entropy = nn.functional.cross_entropy(logits[None], torch.tensor([target]))  # line 21
     unsure = doubt(logits, target, settings.confidence)

@@ -1,8 +1,7 @@
 """The cross-check that `gcpatch verify` runs: networks, or a finished run, against PyTorch."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,15 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from convert import ConvertError, reference
-from convert.comparison import (
-    LOSSES_ON,
-    TOLERANCES,
-    Row,
-    classifier,
-    compare,
-    first_difference,
-    tensor,
-)
+from convert.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
 from convert.torchvision import from_torch, load_weights, to_torch
 from gcpatch import checkpoints
 from gcpatch.attacks import OPTIMIZERS
@@ -101,6 +92,8 @@ def verify(
     if precision not in TOLERANCES:
         choices = ", ".join(TOLERANCES)
         raise UserError(f"there is no precision {precision!r}; choose one of {choices}")
+    if steps is not None and steps < 0:
+        raise UserError(f"steps is {steps}; it must be at least 0")
     network, state_dict = pair(name, weights)
     images = pictures(name, folder)
     steps = (MINI_STEPS if name in MINIS else STEPS) if steps is None else steps
@@ -110,7 +103,7 @@ def verify(
 
 
 class Verdict(NamedTuple):
-    """What PyTorch says of a run: rows, the images that it saw, those of them that differ."""
+    """What PyTorch says of a run: rows, how many images it saw, and which of them differ."""
 
     rows: list[Row]
     images: int
@@ -122,31 +115,78 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
 
     Args:
         folder: the run's.
-        weights: of its networks, as for `pair`; those at hand that have the run's digest if None.
+        weights: of its network, as for `pair`; if None, those at hand that have the run's digest.
 
     Raises:
         UserError: it is not the folder of a run, or its weights are not at hand.
     """
     records = [record for record in read_records(folder) if record["error"] is None]
-    try:
-        settings = json.loads((folder / "run.json").read_text())["settings"]
-        patch = Patch(**settings["patch"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / 'run.json'} does not hold a run's settings") from None
+    settings, patch = _settings(folder)
     rows, differing = [], []
     for name in dict.fromkeys(record["model"] for record in records):
-        network = _network_of(settings, name, weights)
-        model = classifier(network, to_torch(network))
-        labels, energies = 0, 0.0
         mine = [record for record in records if record["model"] == name]
-        for record in tqdm(mine, desc=name, unit=" images"):
-            other_label, off = _look_again(model, folder, record, patch)
-            labels, energies = labels + other_label, max(energies, off)
-            if other_label or not off <= ENERGY_TOLERANCE:
+        network = _network_of(name, settings, weights)
+        model = classifier(network, to_torch(network))
+        wrong, errors = [], []
+        for record in tqdm(mine, desc=name, unit=" images", dynamic_ncols=True):
+            label, energy = _look(model, folder, record, patch)
+            wrong.append(label != record["png"]["id"])
+            errors.append(abs(energy - record["energy_adversarial"]))
+            if wrong[-1] or errors[-1] > ENERGY_TOLERANCE:
                 differing.append(record["id"])
-        share = labels / len(mine)
         rows += [
-            Row(name, "label of adversarial.png", labels, share, 0.0, labels == 0),
-            Row(name, "energy of adversarial.png", energies, energies, ENERGY_TOLERANCE, energies <= ENERGY_TOLERANCE),
+            _row(name, "label of adversarial.png, share that differs", np.mean(wrong), 0.0),
+            _row(name, "energy of adversarial.png", max(errors), ENERGY_TOLERANCE),
         ]
     return Verdict(rows, len(records), differing)
+
+
+def _row(name: str, quantity: str, error: float, tolerance: float) -> Row:
+    return Row(name, quantity, float(error), float(error), tolerance, bool(error <= tolerance))
+
+
+def _settings(folder: Path) -> tuple[dict[str, Any], Patch]:
+    try:
+        settings = json.loads((folder / "run.json").read_text())["settings"]
+        return settings, Patch(**settings["patch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / 'run.json'} does not hold a run's settings") from None
+
+
+def _network_of(name: str, settings: dict[str, Any], weights: str | None) -> Network:
+    """The network whose weights have the digest that a run recorded."""
+    for load in _sources(name, settings, weights):
+        network = load()
+        if checkpoints.digest(network) == settings["weights_digest"][name]:
+            return network
+    raise UserError(
+        f"the run's weights of {name} are not at hand: convert them again, "
+        "or name them with --weights"
+    )
+
+
+def _sources(
+    name: str, settings: dict[str, Any], weights: str | None
+) -> Iterator[Callable[[], Network]]:
+    if weights not in (None, "random"):
+        yield lambda: pair(name, weights)[0]
+        return
+    if weights is None and (name in MINIS or name in checkpoints.installed()):
+        yield lambda: checkpoints.load(name)
+    yield lambda: random(name, settings.get("seed", 0))
+
+
+def _look(
+    model: reference.Classifier, folder: Path, record: dict[str, Any], patch: Patch
+) -> tuple[int, float]:
+    """PyTorch's top class of an image's adversarial.png, and the patch's energy for the target."""
+    path = folder / "images" / record["id"] / "adversarial.png"
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    _, logits, _, heat = reference.grad_cam(model, tensor(pixels), record["target"]["id"])
+    size = pixels.shape[:2]
+    covered = reference.coverage(tuple(heat.shape), size, patch.corner(*size), patch.size)
+    return int(logits.argmax()), float(reference.energy(heat, covered))

@@ -96,6 +96,41 @@ def make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation):
     return step
 
 
+def train_head(network: Network, pool: Pool, steps: int) -> Network:
+    """The network with its head trained further, on what the trunk makes of whole pictures.
+
+    The trunk runs once for each scene; after that a step costs next to nothing, and shifting the
+    maps by cells stands for shifting the pictures. Parameters of the trunk have no gradient.
+    """
+    graph, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
+    look = jax.jit(lambda network, images: network.split()[0](images / 255.0).astype(jnp.float16))
+    batches = tqdm(range(0, len(pool.labels), 100), desc=f"{network.name}: maps of all scenes")
+    maps = np.concatenate([np.asarray(look(network, pool.images[i : i + 100])) for i in batches])
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+    moments = optimizer.init(weights)
+
+    @jax.jit
+    def step(weights, moments, key, maps, labels):
+        shifts = jax.random.randint(key, (len(labels), 2), 0, maps.shape[1])
+        maps = jax.vmap(lambda x, shift: jnp.roll(x, shift, (0, 1)))(maps, shifts)
+
+        def loss(weights):
+            logits = nnx.merge(graph, weights, statistics).split()[1](maps.astype(jnp.float32))
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        value, gradient = jax.value_and_grad(loss)(weights)
+        updates, moments = optimizer.update(gradient, moments)
+        return optax.apply_updates(weights, updates), moments, value
+
+    for i in (bar := tqdm(range(steps), desc=f"{network.name}: head")):
+        rows = np.random.default_rng((TRAIN_SEED, i)).integers(0, len(maps), 128)
+        key = jax.random.fold_in(jax.random.key(TRAIN_SEED), i)
+        weights, moments, value = step(weights, moments, key, maps[rows], pool.labels[rows])
+        if i % 20 == 0:
+            bar.set_postfix(loss=f"{value:.3f}")
+    return nnx.merge(graph, weights, statistics)
+
+
 def accuracy(network: Network, pool: Pool) -> float:
     """The share of scenes whose top-1 class is their label."""
     predict = jax.jit(lambda network, x: network(x / 255.0).argmax(-1))
@@ -105,7 +140,8 @@ def accuracy(network: Network, pool: Pool) -> float:
 
 
 def train(
-    name: str, steps: int, windowed: int, count: int, batch: int, rate: float, out: Path
+    name: str, steps: int, windowed: int, head_steps: int, count: int, batch: int, rate: float,
+    out: Path,
 ) -> float:  # fmt: skip
     """Trains, saves and tests one network; returns its accuracy on held-out scenes."""
     network = random(name)
@@ -134,6 +170,8 @@ def train(
             if (i + 1) % 500 == 0 or i + 1 == steps:
                 manager.save(i + 1, args=ocp.args.StandardSave(state))
     network = nnx.merge(graph, state.weights, state.statistics)
+    if head_steps:
+        network = train_head(network, pool, head_steps)
     half = {key: np.asarray(leaf, np.float16) for key, leaf in parameters(network).items()}
     np.savez(out / f"{name}.npz", **half)  # type: ignore[arg-type]
     rounded = fill(create(name), {key: leaf.astype(np.float32) for key, leaf in half.items()})
@@ -148,6 +186,7 @@ def main() -> None:
     parser.add_argument("names", nargs="+", choices=NAMES, metavar="NAME")
     parser.add_argument("--steps", type=int, default=800, help="optimiser steps (default 800)")
     parser.add_argument("--windowed", type=int, default=560, help="steps on windows (default 560)")
+    parser.add_argument("--head-steps", type=int, default=0, help="further steps of the head alone")
     parser.add_argument("--scenes", type=int, default=8000, help="scenes to draw (default 8000)")
     parser.add_argument("--batch", type=int, default=64, help="scenes a step (default 64)")
     parser.add_argument(
@@ -157,8 +196,8 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.names:
         share = train(
-            name, options.steps, options.windowed, options.scenes, options.batch,
-            options.learning_rate, options.out,
+            name, options.steps, options.windowed, options.head_steps, options.scenes,
+            options.batch, options.learning_rate, options.out,
         )  # fmt: skip
         print(f"{name}: {share:.2%} of 2,000 held-out scenes")
 

@@ -173,6 +173,48 @@ def _parser() -> argparse.ArgumentParser:
         help="write the checkpoint back as a state_dict, NAME.pth",
     )
 
+    verify = verb(
+        "verify", _verify, "compare networks, or a finished run, with PyTorch",
+        "gcpatch verify all --weights random --precision float64",
+    )  # fmt: skip
+    verify.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME|all",
+        help="networks; all: the paper's four and the four minis",
+    )
+    verify.add_argument(
+        "--weights",
+        metavar="ENUM|FILE.pth|random",
+        help="torchvision's name of the weights, a state_dict, or seeded random weights (default: the converted checkpoint beside the weights that it was made of)",
+    )
+    verify.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="a folder of images (default: scenes and random pixels)",
+    )
+    verify.add_argument(
+        "--precision",
+        default="float32",
+        metavar="NAME",
+        help="float32 (default) or float64; on accelerators also tf32 or bfloat16, beside PyTorch's float32",
+    )
+    verify.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="steps of each optimiser (default 10, for minis 30; 0: none)",
+    )
+    verify.add_argument(
+        "--run",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="instead of networks, a run whose adversarial images PyTorch shall judge",
+    )
+    _json(verify)
+
     models = verb("models", _models, "list the networks and their weights", "gcpatch models")
     _json(models)
 
@@ -213,16 +255,17 @@ def _demo(options: argparse.Namespace) -> int:
 
     from gcpatch import campaigns, checkpoints, report
     from gcpatch.attacks import Attack
-    from gcpatch.journal import Journal
+    from gcpatch.journal import Journal, is_run_of
     from gcpatch.networks import MINIS
     from gcpatch.patches import Patch
 
-    if (options.out / "run.json").exists():
-        shutil.rmtree(options.out)
     patch, attack = Patch(), Attack(objective="hide", steps=300)
     networks = [checkpoints.load(name) for name in MINIS]
     settings = {"model": "the bundled minis", "images": f"scenes of seed {DEMO_SEED}"}
-    journal = Journal(options.out, campaigns.describe(networks, patch, attack, settings))
+    described = campaigns.describe(networks, patch, attack, settings)
+    if is_run_of(options.out, described):  # an older demo, which nobody misses
+        shutil.rmtree(options.out)
+    journal = Journal(options.out, described)
     records = []
     with _Progress(DEMO_SCENES * len(networks), attack.steps) as progress:
         for network in networks:
@@ -418,6 +461,63 @@ def _convert(options: argparse.Namespace) -> int:
     checkpoints.save(network, folder, source, versions)
     print(f"{options.name} from {source}: {folder}")
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    if bool(options.names) == bool(options.folder):
+        raise UserError("name networks (or all), or a finished run with --run DIR")
+    from convert import verify
+
+    rows, more = [], {}
+    if options.folder:
+        rows, images, differing = verify.verify_run(options.folder, options.weights)
+        more = {"images": images, "differing": differing}
+        if not options.json:
+            _print_rows(rows)
+            print(f"PyTorch agrees on {images - len(differing)} of {images} images")
+    for name in verify.names_of(options.names, options.weights):
+        found = verify.verify(
+            name, weights=options.weights, folder=options.images, precision=options.precision,
+            steps=options.steps,
+        )  # fmt: skip
+        rows += found
+        if not options.json:
+            _print_rows(found)
+    firsts: dict[str, Any] = {}
+    for row in rows:
+        if not row.passed:
+            firsts.setdefault(row.network, row)
+    for name, row in firsts.items():
+        print(
+            f"{name} parts from PyTorch at {row.quantity}: relative error {row.relative:.1e}, "
+            f"tolerance {row.tolerance:.0e}",
+            file=sys.stderr,
+        )
+    for identity in more.get("differing", ()):
+        print(f"PyTorch differs on {identity}", file=sys.stderr)
+    if options.json:
+        first = next(iter(firsts.values()), None)
+        print(json.dumps({
+            "passed": first is None, "rows": [_finite(row) for row in rows],
+            "first_difference": first and _finite(first), **more,
+        }, indent=1))  # fmt: skip
+    return FAILED if firsts else 0
+
+
+def _finite(row: Any) -> dict[str, Any]:
+    """A row of `verify` for JSON, which has no infinity."""
+    return {key: None if value == float("inf") else value for key, value in row._asdict().items()}
+
+
+def _print_rows(rows: Sequence[Any]) -> None:
+    _table(
+        ("network", "quantity", "max abs", "relative", "tolerance", "passed"),
+        [
+            (row.network, row.quantity, f"{row.max_abs:.1e}", f"{row.relative:.1e}",
+             f"{row.tolerance:.0e}", "yes" if row.passed else "NO")
+            for row in rows
+        ],
+    )  # fmt: skip
 
 
 def _models(options: argparse.Namespace) -> int:

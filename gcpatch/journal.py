@@ -121,6 +121,15 @@ class Journal:
         return summary
 
 
+def is_run_of(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a folder holds a run with the settings of `Journal`, as far as they are compared."""
+    try:
+        found = json.loads((folder / "run.json").read_text())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return found == json.loads(json.dumps(settings["settings"]))
+
+
 def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Rates and means over the records, each over those that have the value; None over none."""
     records = list(records)

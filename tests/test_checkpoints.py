@@ -435,6 +435,14 @@ def test_load_from_the_package(package, network, home):
     assert_same(checkpoints.load(NAME), network)
 
 
+@pytest.mark.parametrize("name", MINIS)
+def test_the_package_has_weights_for_every_mini(name):
+    values = arrays(checkpoints.load(name))
+    assert {str(value.dtype) for value in values.values()} == {"float32"}
+    assert all(np.isfinite(value).all() for value in values.values())
+    assert all(value.min() > 0 for key, value in values.items() if key.endswith(".var"))
+
+
 def test_load_from_an_empty_package(package):
     with pytest.raises(CheckpointError, match=f"{NAME} is not converted yet"):
         checkpoints.load(NAME)

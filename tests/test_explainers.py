@@ -115,15 +115,15 @@ def test_vmap_and_jit_are_the_loop(tiny):
 
 
 def test_the_gradient_of_the_map(x64):
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(2)
     network = Smooth(generator.normal(size=(2, 3, 4, 3)))
     image = jnp.asarray(generator.uniform(size=(3, 4, 3)))
     weight = jnp.asarray(generator.normal(size=(3, 4)))
 
     def loss(image):
-        return (weight * grad_cam(network, image, 0)).sum()
+        return (weight * grad_cam(network, image, 1)).sum()
 
-    assert 0 < (grad_cam(network, image, 0) > 0).mean() < 1
+    assert 0 < (grad_cam(network, image, 1) > 0).mean() < 1
     check_grads(loss, (image,), order=2, modes=["rev"], atol=1e-6, rtol=1e-6)
 
 

@@ -451,9 +451,9 @@ def test_strings_of_a_run_stay_strings(tmp_path):
 def test_two_and_a_half_thousand_records(tmp_path):
     records = [*many(2300), *(failure(f"broken_{i}") for i in range(200))]
     make_run(tmp_path, records, pictures=0)
-    start = time.perf_counter()
+    start = time.process_time()
     page = Page(write_report(tmp_path))
-    assert time.perf_counter() - start < 60
+    assert time.process_time() - start < 60
     assert page.data["records"] == records[:2000]
     assert page.data["counts"] == {"records": 2500, "done": 2300, "failed": 200}
     assert page.metrics["done"][1:] == ["2,300", "of 2,500; 200 failed"]
@@ -492,6 +492,7 @@ addEventListener("load", () => {
     told.curves = all("#charts path.one").length;
     const lines = all("#charts path").map(p => p.getAttribute("d"));
     told.broken = lines.filter(d => /NaN|Infinity/.test(d)).length;
+    told.gaps = lines.filter(d => d.lastIndexOf("M") > 0).length;
     told.notes = all("#cards-note, #records-note, #failures-note").map(n => n.textContent);
     told.heads = all("th").map(h => h.textContent);
     told.groups = all("#run summary, #run dt").map(n => n.textContent);
@@ -545,6 +546,10 @@ def test_page_opens_in_chromium(tmp_path):
     long = "an_identifier_without_any_place_to_break_" * 4
     records[3] |= {"id": long, "clean": {"id": 1, "name": long, "probability": 0.5}}
     make_run(tmp_path, records, pictures=3)
+    with np.load(tmp_path / "histories.npz") as stored:
+        arrays = dict(stored)
+    arrays["scene_0000/total"][4:6] = np.nan
+    np.savez(tmp_path / "histories.npz", **arrays)
     write_report(tmp_path)
     told = browse(tmp_path)
     assert "failure" not in told and told["error"] is None
@@ -552,7 +557,7 @@ def test_page_opens_in_chromium(tmp_path):
     assert told["widths"][0] <= told["widths"][1] == 390
     assert told["rows"] == [r["id"] for r in records]
     assert told["cards"] == 3 and told["lazy"]
-    assert told["curves"] == 3 * 5 and told["broken"] == 0
+    assert told["curves"] == 3 * 5 and told["broken"] == 0 and told["gaps"] == 1
     assert told["notes"] == [
         "3 of 5 finished images are shown; the others have no readable pictures in images/.",
         "All 6 records. Click on a heading to sort.",
