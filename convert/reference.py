@@ -146,7 +146,7 @@ def doubt(logits: Tensor, target: int, confidence: float) -> float:
     """What the target's probability lacks to the top class and to `confidence`; 0 if nothing."""
     odds = logits.detach().softmax(0)
     rivals = torch.cat([odds[:target], odds[target + 1 :]])
-    return max(0.0, max(float(rivals.max()), confidence) - float(odds[target]))
+    return max(0.0, max(rivals.max().item(), confidence) - odds[target].item())
 
 
 class Losses(NamedTuple):
@@ -167,12 +167,12 @@ def evaluate(classifier: Classifier, image: Tensor, target: int, settings: Setti
     unsure = doubt(logits, target, settings.confidence)
     counts = unsure > 0 or not settings.ce_gate
     total = explanation + settings.ce_weight * entropy * counts  # line 22
-    share, peak = float(energy(heat, covered)), float(covered.flatten()[heat.argmax()])
+    share, peak = energy(heat, covered).item(), covered.flatten()[heat.argmax()].item()
     lacking = {
         "classify": unsure,
         "hide": unsure + max(0.0, share - 0.03),
         "highlight": unsure + max(0.0, 0.52 - share) + 0.1 * (peak < 0.5),
-    }.get(settings.objective, float(total))
+    }.get(settings.objective, total.item())
     return Losses(total, entropy, explanation, lacking)
 
 

@@ -38,7 +38,7 @@ def cell(name: str, patch: Patch, attack: Attack, scenes: int, out: Path) -> dic
     items = campaigns.from_scenes(SEED, scenes, 224)
     with tqdm(total=scenes, initial=len(journal.done), desc=folder.name, unit=" scenes") as bar:
         campaigns.run(
-            journal, network, items, patch, attack, batch=16, on_record=lambda _: bar.update()
+            journal, network, items, patch, attack, batch=8, on_record=lambda _: bar.update()
         )
     return journal.close()
 
