@@ -6,7 +6,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gcpatch.errors import UserError
 from gcpatch.explainers import logits_and_grad_cam
+from gcpatch.incremental import Incremental, Memory, incremental
 from gcpatch.losses import OBJECTIVES, Evidence, Objective, cross_entropy, energy
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
@@ -107,7 +108,10 @@ class Attack:
 
 
 class Problem(NamedTuple):
-    """One image to attack. In a batch every field has a leading axis."""
+    """One image to attack. In a batch every field has a leading axis.
+
+    `memory` is what `Incremental.step` needs of the image, None where it is evaluated in full.
+    """
 
     image: Float[Array, "h w 3"]
     label: Int[Array, ""]
@@ -115,6 +119,7 @@ class Problem(NamedTuple):
     ratio: Float[Array, ""]
     corner: Int[Array, "2"]
     key: PRNGKeyArray
+    memory: Memory | None = None
 
 
 class Losses(NamedTuple):
@@ -167,12 +172,20 @@ def shortfall(attack: Attack, evidence: Evidence, losses: Losses) -> Float[Array
 
 
 def evaluate(
-    network: Network, tile: Float[Array, "s s 3"], problem: Problem, attack: Attack
+    network: Network,
+    tile: Float[Array, "s s 3"],
+    problem: Problem,
+    attack: Attack,
+    reach: Incremental | None = None,
 ) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
-    """The total loss with this tile in the image (paper, eq. 5); beside it losses and shortfall."""
+    """The total loss with this tile in the image (paper, eq. 5); beside it losses and shortfall.
+
+    With `reach` only what the tile can reach is evaluated, with the same result.
+    """
     trunk, head = network.split()
     image = paste(problem.image, tile, problem.corner)
-    logits, heat = logits_and_grad_cam(head, trunk(image), problem.target)
+    activations = reach.step(network, problem.memory, tile) if reach else trunk(image)
+    logits, heat = logits_and_grad_cam(head, activations, problem.target)
     covered = coverage(heat.shape, image.shape[:2], problem.corner, tile.shape[0])
     evidence = Evidence(image, tile, logits, heat, covered, problem.target, problem.label)
     explanation, entropy = attack.loss(evidence), cross_entropy(evidence)
@@ -198,14 +211,17 @@ def start(network: Network, problem: Problem, size: int, attack: Attack) -> Stat
     )  # fmt: skip
 
 
-def step(network: Network, state: State, problem: Problem, attack: Attack) -> tuple[State, Losses]:
+def step(
+    network: Network, state: State, problem: Problem, attack: Attack,
+    reach: Incremental | None = None,
+) -> tuple[State, Losses]:  # fmt: skip
     """One step for one image: gradient, update of N alone, projection (algorithm 1, 12-25)."""
     clean = cut(problem.image, problem.corner, state.noise.shape[0])
     tile = blend(clean, network.denormalize(state.noise), problem.ratio)
     if attack.init == "clean":
         tile = jnp.where(state.step == 0, clean, tile)
     gradient, (losses, lacking) = jax.grad(evaluate, argnums=1, has_aux=True)(
-        network, tile, problem, attack
+        network, tile, problem, attack, reach
     )
     by_noise = gradient * problem.ratio * jnp.asarray(network.std, gradient.dtype)
     updates, optimizer = attack.transformation.update(by_noise, state.optimizer, state.noise)
@@ -223,17 +239,42 @@ def step(network: Network, state: State, problem: Problem, attack: Attack) -> tu
     return State(noise, optimizer, count, streak, done, best, best_lacking, best_losses), losses
 
 
-@partial(jax.jit, static_argnames=("attack", "count"), donate_argnums=1)
+@partial(jax.jit, static_argnames=("attack", "count", "reach"), donate_argnums=1)
 def advance(
-    network: Network, states: State, problems: Problem, attack: Attack, count: int
-) -> tuple[State, Losses]:
+    network: Network, states: State, problems: Problem, attack: Attack, count: int,
+    reach: Incremental | None = None,
+) -> tuple[State, Losses]:  # fmt: skip
     """`count` steps for a batch of images that are not done; the history is `[count, batch]`."""
 
     def one(state: State, problem: Problem) -> tuple[State, Losses]:
-        new, losses = step(network, state, problem, attack)
+        new, losses = step(network, state, problem, attack, reach)
         return jax.tree.map(partial(jnp.where, state.done), state, new), losses
 
     return lax.scan(lambda states, _: jax.vmap(one)(states, problems), states, length=count)
+
+
+def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1 h2 w2 c"]:
+    return network.split()[0](images)
+
+
+@lru_cache(maxsize=64)
+def _reach(structure, leaves, shape, corner: tuple[int, int], size: int, dtype) -> Incremental:
+    """One object for each network and place, so that jitted functions meet it again."""
+    return incremental(_trunk, jax.tree.unflatten(structure, leaves), shape, corner, size, dtype)
+
+
+def reach_of(
+    network: Network, shape: tuple[int, ...], corner: tuple[int, int], size: int, dtype: Any
+) -> Incremental:
+    """What a patch in this place can reach of the network's target layer."""
+    leaves, structure = jax.tree.flatten(network)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    return _reach(structure, shapes, tuple(shape), corner, size, jnp.dtype(dtype))
+
+
+@partial(jax.jit, static_argnames="reach")
+def _remember(network: Network, problem: Problem, reach: Incremental) -> Problem:
+    return problem._replace(memory=reach.prepare(network, problem.image))
 
 
 @partial(jax.jit, static_argnames=("size", "attack"))
@@ -273,7 +314,8 @@ def stream(
 
     Args:
         network: the network to fool.
-        problems: the images, one at a time (no leading axis), all of one shape.
+        problems: the images, one at a time (no leading axis), all of one shape, with the patch
+            in the same place.
         size: the patch's side in pixels.
         attack: how to optimise.
         batch: how many images are optimised at a time.
@@ -286,12 +328,19 @@ def stream(
     queue = enumerate(problems)
     owners: list[int | None] = [None] * batch
     histories: list[list[Losses]] = [[] for _ in range(batch)]
-    states = slots = None
+    states = slots = reach = first = None
     while True:
         for slot in range(batch):
             if owners[slot] is not None or (item := next(queue, None)) is None:
                 continue
             owners[slot], problem = item
+            place = (int(problem.corner[0]), int(problem.corner[1]))
+            if reach is None:
+                first = place
+                reach = reach_of(network, problem.image.shape, place, size, problem.image.dtype)
+            if place != first:
+                raise AttackError(f"all patches of a batch lie at {first}, not at {place}")
+            problem = _remember(network, problem, reach)
             if states is None:
                 fresh = (start(network, problem, size, attack), problem)
                 idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * batch), fresh)
@@ -301,7 +350,9 @@ def stream(
             return
         before = np.asarray(states.step)
         with jax.default_matmul_precision(precision):
-            states, losses = advance(network, states, slots, attack, min(CHUNK, attack.steps))
+            states, losses = advance(
+                network, states, slots, attack, min(CHUNK, attack.steps), reach
+            )
         after, done = np.asarray(states.step), np.asarray(states.done)
         losses = jax.tree.map(np.asarray, losses)
         on_steps(int((after - before).sum()))

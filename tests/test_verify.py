@@ -51,7 +51,7 @@ def scatter_normalized(network):
 
 @pytest.fixture(autouse=True)
 def tiny_twins(monkeypatch):
-    """torch's twins of the tiny networks as well; and nothing compiled outlives a mutation."""
+    """torch's twins of the tiny networks as well."""
 
     def find(name, classes=None):
         if name == "tiny":
@@ -82,7 +82,7 @@ def test_minis_agree_in_float64(name):
     assert not any("steps" in quantity for quantity in quantities)
 
 
-def test_patches_agree_after_steps_of_every_optimizer(tiny_resnet):
+def test_patches_agree_after_steps_of_every_optimizer(tiny_resnet, eager):
     rows = compare(tiny_resnet, to_torch(tiny_resnet), pictures(1), "float64", steps=8)
     assert first_difference(rows) is None
     patches = {row.quantity: row.tolerance for row in rows if "steps" in row.quantity}
@@ -283,15 +283,14 @@ STAGE_FAULTS = {
 
 
 @pytest.fixture
-def recompile():
-    """What is compiled with a fault must not be used without it, nor the other way round."""
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
+def eager():
+    """Nothing is compiled, so that no fault outlives its test, and small things are quick."""
+    with jax.disable_jit():
+        yield
 
 
 @pytest.mark.parametrize("fault", STAGE_FAULTS, ids=lambda fault: fault.__name__)
-def test_a_fault_in_the_network_is_named(fault, tiny, tiny_resnet, monkeypatch, recompile):
+def test_a_fault_in_the_network_is_named(fault, tiny, tiny_resnet, monkeypatch, eager):
     kind, stage = STAGE_FAULTS[fault]
     network = {"vgg": tiny, "resnet": tiny_resnet}[kind]
     state_dict = to_torch(network)
@@ -355,7 +354,7 @@ ATTACK_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", ATTACK_FAULTS, ids=lambda fault: fault.__name__)
-def test_a_fault_in_the_attack_is_named(fault, tiny, monkeypatch, recompile):
+def test_a_fault_in_the_attack_is_named(fault, tiny, monkeypatch, eager):
     monkeypatch.setattr(comparison, "LOSSES_ON", 1)
     fault(monkeypatch)
     steps = 2 if "steps" in ATTACK_FAULTS[fault] else 0
@@ -420,7 +419,7 @@ def test_verb_prints_json(photos, capsys):
     assert {row["network"] for row in found["rows"]} == {"mini_vgg"}
 
 
-def test_verb_names_the_first_difference(photos, capsys, monkeypatch, recompile):
+def test_verb_names_the_first_difference(photos, capsys, monkeypatch, eager):
     monkeypatch.setattr(comparison, "LOSSES_ON", 0)
     no_normalisation(None, monkeypatch)
     options = ["--weights", "random", "--images", str(photos), "--steps", "0"]

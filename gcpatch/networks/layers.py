@@ -3,6 +3,9 @@
 All layers take feature maps `[..., height, width, channel]` with any number of leading axes.
 """
 
+import contextlib
+import contextvars
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +19,27 @@ from jaxtyping import Array, Float
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain():
+    """While it lasts, layers are traced as one primitive each, whatever the platform."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def _written_for_cpu() -> bool:
+    return jax.default_backend() == "cpu" and not _plain.get()
+
+
 def conv(
-    inputs, kernel, strides, padding, *, feature_group_count: int = 1, precision=None, **_: Any
-):
+    inputs, kernel, strides, padding, *, feature_group_count: int = 1, precision=None,
+    rhs_dilation=(1, 1), **_: Any,
+):  # fmt: skip
     """`lax.conv_general_dilated` in NHWC, written for the platform that runs it.
 
     XLA's convolutions are right on accelerators. On a CPU four shapes are faster as something
@@ -26,11 +47,11 @@ def conv(
     on small maps as nine shifted views and one matrix product, and strided kernels on images as
     plain ones on blocks of pixels (whose gradient by the image is 6x faster).
     """
-    if jax.default_backend() == "cpu":
+    if _written_for_cpu() and set(rhs_dilation) == {1}:
         return _conv_cpu(inputs, kernel, strides, padding, feature_group_count, precision)
     return lax.conv_general_dilated(
         inputs, kernel, strides, padding, dimension_numbers=DIMENSIONS,
-        feature_group_count=feature_group_count, precision=precision,
+        feature_group_count=feature_group_count, precision=precision, rhs_dilation=rhs_dilation,
     )  # fmt: skip
 
 
@@ -116,22 +137,28 @@ class MaxPool(nnx.Module):
         self.size, self.stride, self.padding = size, stride, padding
 
     def __call__(self, x: Float[Array, "*batch h w c"]) -> Float[Array, "*batch h2 w2 c"]:
-        if jax.default_backend() == "cpu":
-            return self._tournament(x)
-        window, strides = (self.size,) * 2, (self.stride,) * 2
-        return nnx.max_pool(x, window, strides, padding=((self.padding,) * 2,) * 2)
+        return max_pool(x, (self.size,) * 2, (self.stride,) * 2, ((self.padding,) * 2,) * 2)
 
-    def _tournament(self, x):
-        """The same values and gradients (the first of equals wins), 3-10x faster backwards."""
-        pad = ((0, 0),) * (x.ndim - 3) + ((self.padding,) * 2,) * 2 + ((0, 0),)
-        x = jnp.pad(x, pad, constant_values=-jnp.inf) if self.padding else x
-        spans = [(length - self.size) // self.stride * self.stride + 1 for length in x.shape[-3:-1]]
-        best = None
-        for i in range(self.size):
-            for j in range(self.size):
-                view = x[..., i : i + spans[0] : self.stride, j : j + spans[1] : self.stride, :]
-                best = view if best is None else jnp.where(best >= view, best, view)
-        return best
+
+def max_pool(x, size, strides, padding):
+    """Maximum over windows; `size`, `strides` and `padding` (low, high) are for both axes.
+
+    On a CPU written as a tournament of shifted views: the same values and gradients (the first of
+    equals wins), 3-10x faster backwards.
+    """
+    if not _written_for_cpu():
+        return nnx.max_pool(x, tuple(size), tuple(strides), padding=tuple(padding))
+    pads = ((0, 0),) * (x.ndim - 3) + (*padding, (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf) if any(map(any, padding)) else x
+    rows, columns = (
+        (length - width) // stride * stride + 1
+        for length, width, stride in zip(x.shape[-3:-1], size, strides, strict=True)
+    )
+    best = None
+    for i, j in itertools.product(range(size[0]), range(size[1])):
+        view = x[..., i : i + rows : strides[0], j : j + columns : strides[1], :]
+        best = view if best is None else jnp.where(best >= view, best, view)
+    return best
 
 
 class AdaptiveAveragePool(nnx.Module):
