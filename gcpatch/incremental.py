@@ -248,14 +248,14 @@ def _paste(value: Array, tile: Array, box: Box) -> Array:
     return lax.dynamic_update_slice(value, tile, (0, box[0].low, box[1].low, 0))
 
 
-def _keep(value: Array, box: Any, hull: Any) -> Any:
+def _keep(value: Any, box: Any, hull: Any) -> Any:
     """What of a clean input an operation needs beside the tile."""
     if box is None or box is FULL:
         return None
     return value if hull is FULL else _frame(value, box, hull)
 
 
-def _complete(value: Array, box: Any, hull: Any, kept: Any) -> Array:
+def _complete(value: Any, box: Any, hull: Any, kept: Any) -> Any:
     """The input of an operation, from the tile and from what was kept."""
     if box is None or box is FULL:
         return value

@@ -521,8 +521,14 @@ def test_a_huge_file_is_not_read(tmp_path):
     refused(path, "more bytes")
 
 
-def test_opencvs_own_limits_are_translated(put):
+def test_opencvs_own_limits_are_translated(put, monkeypatch):
     refused(put(png(1_000_001, 1, 8, 0, bytes(1_000_002))), "damaged or of a rare variant")
+
+    def fail(*arguments, **options):
+        raise cv2.error("OpenCV(5) pixels <= CV_IO_MAX_IMAGE_PIXELS")
+
+    monkeypatch.setattr(cv2, "imdecodeWithMetadata", fail)
+    refused(put(encode(picture(), "PNG")), "damaged or of a rare variant")
 
 
 # ---------------------------------------------------------------- files
@@ -590,7 +596,9 @@ def test_png_round_trip_is_exact_and_pil_agrees(tmp_path, shape):
     write_png(tmp_path / "x.png", image)
     np.testing.assert_array_equal(read_png(tmp_path / "x.png"), image)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x.png")), image)
-    np.testing.assert_array_equal(read_png(str(tmp_path / "x.png")), image)
+    again = read_png(str(tmp_path / "x.png"))
+    np.testing.assert_array_equal(again, image)
+    assert again.flags.c_contiguous and again.flags.writeable
 
 
 def test_grey_round_trip(tmp_path):

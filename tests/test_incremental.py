@@ -1,0 +1,125 @@
+"""Incremental evaluation equals full evaluation, in values and gradients, for random networks."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from gcpatch.incremental import FULL, incremental
+from gcpatch.networks import random
+from gcpatch.networks.layers import conv, max_pool
+
+SIDE, CHANNELS = 17, 4
+
+
+def layer(kind, kernel, stride, pad, groups):
+    """One layer of a random network; takes and gives `[1, h, w, CHANNELS]`."""
+    strides, pads = (stride, stride), ((pad, kernel // 2), (kernel // 2, pad))
+
+    def shape(weight):
+        return weight[:kernel, :kernel, : CHANNELS // groups]
+
+    def slide(x, weight):
+        return conv(x, shape(weight), strides, pads, feature_group_count=groups)
+
+    def same(x, weight):
+        pads = (((kernel - 1) // 2, kernel // 2),) * 2
+        return conv(x, shape(weight), (1, 1), pads, feature_group_count=groups)
+
+    return {
+        "conv": slide,
+        "relu": lambda x, weight: jax.nn.relu(slide(x, weight)),
+        "pool": lambda x, weight: max_pool(x, (kernel, kernel), strides, pads),
+        "norm": lambda x, weight: (x - weight[0, 0, 0]) * lax.rsqrt(weight[0, 0, 1] ** 2 + 1e-5),
+        "tanh": lambda x, weight: jnp.tanh(x) + 0.1,
+        "sum": lambda x, weight: x + same(x, weight),
+        "unknown": lambda x, weight: x - x.mean((1, 2), keepdims=True),
+    }[kind]  # fmt: skip
+
+
+layers = st.tuples(
+    st.sampled_from(["conv", "relu", "pool", "norm", "tanh", "sum", "unknown"]),
+    st.integers(1, 4), st.integers(1, 3), st.integers(0, 1), st.sampled_from([1, 2]),
+)  # fmt: skip
+places = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1), st.integers(1, SIDE))
+
+
+def check(function, weights, image, tile, corner):
+    """Compares both evaluations and their gradients by the tile; returns the prepared one."""
+    found = incremental(function, weights, image.shape, corner, tile.shape[0], image.dtype)
+    memory = jax.jit(found.prepare)(weights, image)
+
+    def full(tile):
+        changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
+        return function(weights, changed[None])[0]
+
+    def fast(tile):
+        return found.step(weights, memory, tile)
+
+    def both(function):
+        output, back = jax.vjp(function, tile)
+        cotangent = np.random.default_rng(9).normal(size=output.shape)
+        return output, back(jnp.asarray(cotangent))
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12),
+        *(jax.jit(both, static_argnums=0)(function) for function in (fast, full)),
+    )
+    return found
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(plan=st.lists(layers, min_size=1, max_size=4), place=places, seed=st.integers(0, 99))
+def test_random_networks_and_rectangles(x64, plan, place, seed):
+    generator = np.random.default_rng(seed)
+    size = min(place[2], SIDE - max(place[:2]))
+    image = jnp.asarray(generator.normal(size=(SIDE, SIDE, CHANNELS)))
+    tile = jnp.asarray(generator.normal(size=(size, size, CHANNELS)))
+    weights = [jnp.asarray(generator.normal(size=(4, 4, CHANNELS, CHANNELS))) for _ in plan]
+
+    def function(weights, x):
+        for item, weight in zip(plan, weights, strict=True):
+            if min(x.shape[1:3]) >= 4:
+                x = layer(*item)(x, weight)
+        return x
+
+    check(function, weights, image, tile, place[:2])
+
+
+@pytest.mark.parametrize("name", ["mini_vgg_bn", "mini_resnext"])
+@pytest.mark.parametrize("corner", [(0, 32), (9, 21)])
+def test_the_zoo_has_a_rule_for_everything(x64, name, corner):
+    network = random(name, dtype="float64")
+    generator = np.random.default_rng(0)
+    image, tile = (jnp.asarray(generator.random((side, side, 3))) for side in (64, 32))
+    found = check(lambda network, x: network.split()[0](x), network, image, tile, corner)
+    assert all(operation is None or operation.output is not FULL for operation in found.operations)
+
+
+def test_it_keeps_frames_and_not_maps():
+    network = random("mini_vgg")
+    found = incremental(
+        lambda network, x: network.split()[0](x), network, (224, 224, 3), (0, 160), 64
+    )
+    memory = jax.eval_shape(found.prepare, network, jnp.zeros((224, 224, 3)))
+    size = sum(leaf.size for leaf in jax.tree.leaves(memory))
+    assert size < 50_000  # the first map alone has 401,408 values
+
+
+def test_vmapped_and_jitted_it_gives_the_same():
+    network = random("mini_resnext")
+    generator = np.random.default_rng(0)
+    images, tiles = (jnp.float32(generator.random((2, side, side, 3))) for side in (64, 20))
+    found = incremental(lambda network, x: network.split()[0](x), network, (64, 64, 3), (5, 40), 20)
+    memories = jax.jit(jax.vmap(found.prepare, (None, 0)))(network, images)
+    outputs = jax.jit(jax.vmap(found.step, (None, 0, 0)))(network, memories, tiles)
+    changed = images.at[:, 5:25, 40:60].set(tiles)
+    expected = jax.vmap(network.split()[0])(changed)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
