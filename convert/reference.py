@@ -205,7 +205,8 @@ def attack(
     mean, std = classifier.units(image)
     noise = noise.clone()
     optimizer = OPTIMIZERS[settings.optimizer]([noise], lr=settings.learning_rate)
-    best_tile, best, streak, history = clean, float("inf"), 0, []
+    best_tile, best, streak = clean, float("inf"), 0
+    history: list[Any] = []
     while len(history) < settings.steps and streak < settings.patience:  # line 11
         tile = ((1 - ratio) * clean + ratio * (noise * std + mean)).clamp(0, 1)  # line 25
         if settings.clean_first and not history:

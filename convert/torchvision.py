@@ -15,6 +15,7 @@ left out on the way here and written as zero on the way back.
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,4 +152,5 @@ def save_torch(network: Network, path: str | Path) -> None:
     except (OSError, RuntimeError) as error:
         raise ConvertError(f"{path} cannot be written: {first_line(error)}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)

@@ -189,4 +189,4 @@ def _look(
     _, logits, _, heat = reference.grad_cam(model, tensor(pixels), record["target"]["id"])
     size = pixels.shape[:2]
     covered = reference.coverage(tuple(heat.shape), size, patch.corner(*size), patch.size)
-    return int(logits.argmax()), float(reference.energy(heat, covered))
+    return int(logits.argmax()), float(reference.energy(heat, covered).detach())

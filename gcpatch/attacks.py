@@ -184,7 +184,10 @@ def evaluate(
     """
     trunk, head = network.split()
     image = paste(problem.image, tile, problem.corner)
-    activations = reach.step(network, problem.memory, tile) if reach else trunk(image)
+    if reach is not None and problem.memory is not None:
+        activations = reach.step(network, problem.memory, tile)
+    else:
+        activations = trunk(image)
     logits, heat = logits_and_grad_cam(head, activations, problem.target)
     covered = coverage(heat.shape, image.shape[:2], problem.corner, tile.shape[0])
     evidence = Evidence(image, tile, logits, heat, covered, problem.target, problem.label)
@@ -309,17 +312,19 @@ class Finished(NamedTuple):
 def stream(
     network: Network, problems: Iterable[Problem], size: int, attack: Attack, batch: int = 8,
     on_steps: Callable[[int], None] = lambda count: None, precision: str = "highest",
+    corner: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, Finished]]:  # fmt: skip
     """Attacks any number of images through `batch` slots; yields each as it is done.
 
     Args:
         network: the network to fool.
-        problems: the images, one at a time (no leading axis), all of one shape, with the patch
-            in the same place.
+        problems: the images, one at a time (no leading axis), all of one shape.
         size: the patch's side in pixels.
         attack: how to optimise.
         batch: how many images are optimised at a time.
         on_steps: called after each chunk with the number of image-steps taken.
+        corner: where every problem has its patch: then only what it reaches is evaluated. None
+            where the places differ.
         precision: of the products while optimising, as `jax.default_matmul_precision` names it.
 
     Yields:
@@ -328,19 +333,15 @@ def stream(
     queue = enumerate(problems)
     owners: list[int | None] = [None] * batch
     histories: list[list[Losses]] = [[] for _ in range(batch)]
-    states = slots = reach = first = None
+    states = slots = reach = None
     while True:
         for slot in range(batch):
             if owners[slot] is not None or (item := next(queue, None)) is None:
                 continue
             owners[slot], problem = item
-            place = (int(problem.corner[0]), int(problem.corner[1]))
-            if reach is None:
-                first = place
-                reach = reach_of(network, problem.image.shape, place, size, problem.image.dtype)
-            if place != first:
-                raise AttackError(f"all patches of a batch lie at {first}, not at {place}")
-            problem = _remember(network, problem, reach)
+            if corner is not None:
+                reach = reach_of(network, problem.image.shape, corner, size, problem.image.dtype)
+                problem = _remember(network, problem, reach)
             if states is None:
                 fresh = (start(network, problem, size, attack), problem)
                 idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * batch), fresh)
@@ -413,7 +414,10 @@ def attack(
         Problem(image, label.astype(jnp.int32), target, ratio, corner, key)
         for image, label, target, key in zip(images, labels, targets, keys, strict=True)
     )
-    outcomes = dict(stream(network, problems, patch.size, attack, min(batch, len(images))))
+    place = patch.corner(*images.shape[1:3])
+    outcomes = dict(
+        stream(network, problems, patch.size, attack, min(batch, len(images)), corner=place)
+    )
     return [outcomes[i] for i in range(len(images))]
 
 

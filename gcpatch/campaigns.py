@@ -193,9 +193,14 @@ def run(
                 jax.random.key(_seeds(seed, clean.picture.sha256)[1]),
             )
 
+    queue = problems()
+    if (first := next(queue, None)) is None:
+        return written
+    row, column = map(int, first.corner)  # that of all: the images of a run have one size
     outcomes = stream(
-        network, problems(), patch.size, attack, batch, on_steps, PRECISIONS[precision]
-    )
+        network, itertools.chain([first], queue), patch.size, attack, batch, on_steps,
+        PRECISIONS[precision], (row, column),
+    )  # fmt: skip
     for index, finished in outcomes:
         clean = waiting.pop(index)
         conclude = partial(_conclude, network, clean, finished, patch, name)

@@ -468,7 +468,8 @@ def _verify(options: argparse.Namespace) -> int:
         raise UserError("name networks (or all), or a finished run with --run DIR")
     from convert import verify
 
-    rows, more = [], {}
+    rows: list[Any] = []
+    more: dict[str, Any] = {}
     if options.folder:
         rows, images, differing = verify.verify_run(options.folder, options.weights)
         more = {"images": images, "differing": differing}
@@ -528,7 +529,7 @@ def _models(options: argparse.Namespace) -> int:
 
     installed = checkpoints.installed()
     rows: list[dict[str, Any]] = []
-    for name in NAMES:
+    for name in _track(NAMES, " networks"):
         network = create(name)
         trained = [
             leaf for key, leaf in parameters(network).items() if not key.endswith((".mean", ".var"))
@@ -586,10 +587,10 @@ class _Progress:
         self.bar.update()
 
 
-def _track(items: list):
+def _track(items: Sequence, unit: str = " images"):
     from tqdm import tqdm
 
-    return tqdm(items, unit=" images", delay=2)
+    return tqdm(items, unit=unit, delay=2)
 
 
 def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:

@@ -287,10 +287,10 @@ _levels: list[int] = []
 @contextmanager
 def _quiet_opencv() -> Iterator[None]:
     """OpenCV's log off; the last thread to leave puts back the level that the first one found."""
-    logging = cv2.utils.logging
+    logging = getattr(cv2.utils, "logging", cv2)  # OpenCV 4 has these functions at the top
     with _lock:
         _levels.append(logging.getLogLevel())
-        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        logging.setLogLevel(0)
     try:
         yield
     finally:

@@ -222,28 +222,6 @@ def _surround(tile: Array, frame: tuple[Array, Array, Array, Array]) -> Array:
     return jnp.concatenate([above, jnp.concatenate([left, tile, right], 2), below], 1)
 
 
-def _paste(value: Array, tile: Array, start: Array) -> Array:
-    return lax.dynamic_update_slice(value, tile, (0, start[0], start[1], 0))
-
-
-def _frame(value: Array, box: Box, hull: Box) -> tuple[Array, Array, Array, Array]:
-    """What of a map lies in the hull around a box: above, below, left, right."""
-    (top, bottom), (left, right) = box
-    wide = slice(*hull[1])
-    return (
-        value[:, hull[0].low : top, wide],
-        value[:, bottom : hull[0].high, wide],
-        value[:, top:bottom, hull[1].low : left],
-        value[:, top:bottom, right : hull[1].high],
-    )
-
-
-def _surround(tile: Array, frame: tuple[Array, Array, Array, Array]) -> Array:
-    """A box with its frame: the hull."""
-    above, below, left, right = frame
-    return jnp.concatenate([above, jnp.concatenate([left, tile, right], 2), below], 1)
-
-
 def _paste(value: Array, tile: Array, box: Box) -> Array:
     return lax.dynamic_update_slice(value, tile, (0, box[0].low, box[1].low, 0))
 

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gcpatch.errors import UserError
+
+ArrayLike = Array | np.ndarray
 
 CORNERS = ("top-right", "top-left", "bottom-left", "bottom-right")
 
@@ -63,31 +66,34 @@ class Patch:
         return row, column
 
 
-def cut(image: Float[Array, "h w 3"], corner: Int[Array, "2"], size: int) -> Float[Array, "s s 3"]:
-    """The square of `size` pixels whose top left pixel is `corner`."""
-    return lax.dynamic_slice(image, _start(corner), (size, size, 3))
+def cut(image: Float[ArrayLike, "h w 3"], corner: Int[ArrayLike, "2"], size: int):
+    """The square `[size, size, 3]` whose top left pixel is `corner`."""
+    return lax.dynamic_slice(jnp.asarray(image), _start(corner), (size, size, 3))
 
 
 def paste(
-    image: Float[Array, "h w 3"], tile: Float[Array, "s s 3"], corner: Int[Array, "2"]
+    image: Float[ArrayLike, "h w 3"], tile: Float[ArrayLike, "s s 3"], corner: Int[ArrayLike, "2"]
 ) -> Float[Array, "h w 3"]:
     """The image with a tile laid over it; every other pixel is untouched, bit for bit."""
-    return lax.dynamic_update_slice(image, tile, _start(corner))
+    return lax.dynamic_update_slice(jnp.asarray(image), jnp.asarray(tile), _start(corner))
 
 
 def blend(
-    tile: Float[Array, "s s 3"], noise: Float[Array, "s s 3"], ratio: Float[Array, ""] | float
+    tile: Float[ArrayLike, "s s 3"],
+    noise: Float[ArrayLike, "s s 3"],
+    ratio: Float[ArrayLike, ""] | float,
 ) -> Float[Array, "s s 3"]:
     """(1 - P) * image + P * noise on the patch's pixels, kept in [0, 1] (paper, eq. 4)."""
-    return jnp.clip((1 - ratio) * tile + ratio * noise, 0, 1)
+    return jnp.clip((1 - ratio) * jnp.asarray(tile) + ratio * jnp.asarray(noise), 0, 1)
 
 
-def _start(corner: Int[Array, "2"]) -> tuple[Array, Array, Array]:
+def _start(corner: Int[ArrayLike, "2"]) -> tuple[Array, Array, Array]:
+    corner = jnp.asarray(corner)
     return corner[0], corner[1], jnp.zeros((), corner.dtype)
 
 
 def coverage(
-    cells: tuple[int, ...], image_size: tuple[int, ...], corner: Int[Array, "2"], size: int
+    cells: tuple[int, ...], image_size: tuple[int, ...], corner: Int[ArrayLike, "2"], size: int
 ) -> Float[Array, "h2 w2"]:
     """The share of each cell of a map that the patch covers, in [0, 1].
 

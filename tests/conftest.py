@@ -19,10 +19,11 @@ with warnings.catch_warnings():  # beartype dislikes a base class of flax's nnx.
 def scatter(network: Network, seed: int = 0) -> Network:
     """The network with random weights large enough to tell images apart."""
     generator = np.random.default_rng(seed)
-    return fill(network, {
-        key: generator.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
-        for key, leaf in parameters(network).items()
-    })  # fmt: skip
+    values = {}
+    for key, leaf in parameters(network).items():
+        deviation = np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        values[key] = generator.normal(0, deviation, leaf.shape).astype(np.float32)
+    return fill(network, values)
 
 
 def double(network: Network) -> Network:
@@ -40,7 +41,12 @@ def x64():
 @pytest.fixture(scope="session")
 def tiny() -> Network:
     """A VGG with two convolutions and three classes; `features.4` has half the image's side."""
-    return scatter(
-        VGG("tiny", ("a", "b", "c"), plan=(4, "M", 6, "M"), normalized=False, hidden=8, rngs=nnx.Rngs(0)),
-        seed=3,
-    )  # fmt: skip
+    classes, plan = ("a", "b", "c"), (4, "M", 6, "M")
+    network = VGG("tiny", classes, plan=plan, normalized=False, hidden=8, rngs=nnx.Rngs(0))
+    return scatter(network, seed=3)
+
+
+@pytest.fixture
+def tiny64(tiny, x64) -> Network:
+    """The same in float64."""
+    return double(tiny)

@@ -75,13 +75,13 @@ def test_the_verdict_is_that_of_the_png(tiny, files, tmp_path):
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny, files, tmp_path):
     _, whole = attack(tiny, files, tmp_path / "whole")
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(record):
-        raise Stop
+        raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         attack(tiny, files, tmp_path / "parts", on_record=stop)
     journal, rest = attack(tiny, files, tmp_path / "parts", resume=True)
     assert 0 < len(rest) < len(whole)

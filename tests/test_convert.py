@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import urllib.error
+from email.message import Message
 
 import jax
 import numpy as np
@@ -191,15 +192,16 @@ def test_layouts_by_hand():
     state = twin("mini_vgg").state_dict()
     state["classifier.0.weight"] = torch.arange(64 * 96 * 49).reshape(64, 96 * 49).float()
     state["classifier.3.weight"] = torch.arange(64 * 64).reshape(64, 64).float()
-    state["features.2.weight"][5, 3, 1, 2] = 99.0
+    state["features.3.weight"][5, 3, 1, 2] = 99.0
     values = parameters(from_torch(state, "mini_vgg"))
     # Row 2, column 5 of channel 7 of the pooled map is torch's input 7 * 49 + 2 * 7 + 5.
     flat = 7 * 49 + 2 * 7 + 5
     assert values["classifier.0.kernel"].shape == (7, 7, 96, 64)
-    assert values["classifier.0.kernel"][2, 5, 7, 11] == state["classifier.0.weight"][11, flat]
+    first = state["classifier.0.weight"]
+    assert values["classifier.0.kernel"][2, 5, 7, 11] == float(first[11, flat])
     assert values["classifier.3.kernel"][8, 9] == 9 * 64 + 8
-    assert values["features.2.kernel"].shape == (3, 3, 8, 16)
-    assert values["features.2.kernel"][1, 2, 3, 5] == 99.0
+    assert values["features.3.kernel"].shape == (3, 3, 8, 16)
+    assert values["features.3.kernel"][1, 2, 3, 5] == 99.0
 
 
 def test_categories():
@@ -229,7 +231,7 @@ def test_missing_and_unknown_and_misshapen_keys_are_all_listed(state):
     state["layer2.0.bn1.average"] = state.pop("layer2.0.bn1.running_mean")
     state["conv1.weight"] = torch.zeros(8, 3, 3, 3)
     state["fc.weight"] = state["fc.weight"].T
-    message = refused("", state)
+    message = refused("these are not", state)
     assert message == (
         "these are not the weights of mini_resnext; missing: fc.bias, "
         "layer2.0.bn1.running_mean; unknown: fc.scale, layer2.0.bn1.average; misshapen: "
@@ -460,6 +462,11 @@ def test_without_a_network(hub, monkeypatch):
 def test_a_download_is_verified(hub, monkeypatch):
     class Answer(io.BytesIO):
         headers = {"Content-Length": "4"}  # noqa: RUF012
+
+        def info(self):
+            message = Message()
+            message["Content-Length"] = "4"
+            return message
 
     monkeypatch.setattr(torch.hub, "urlopen", lambda *_, **__: Answer(b"fake"))
     with pytest.raises(ConvertError, match=r"could not fetch .*invalid hash value"):

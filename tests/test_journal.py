@@ -33,7 +33,7 @@ def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path):
 def test_a_run_of_other_settings_says_what_differs(tmp_path):
     Journal(tmp_path, SETTINGS)
     other = {"settings": {"model": "mini_vgg", "seed": 1}}
-    with pytest.raises(RunError, match="seed was 0 and is 1$"):
+    with pytest.raises(RunError, match=r"seed was 0 and is 1$"):
         Journal(tmp_path, other, resume=True)
 
 

