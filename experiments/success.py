@@ -1,7 +1,7 @@
 """How often the attack succeeds: every mini, every objective, on scenes held out from training.
 
     python -m experiments.success --patch 64
-    python -m experiments.success --patch 32 --scenes 16
+    python -m experiments.success --patch 32 --scenes 16 --steps 200
 
 The paper gives no numbers; this is the table it lacks. Random targets; verdicts after the PNG
 round trip; `classify` is the baseline. Each cell is a run of its own under `--out`, and running
