@@ -148,7 +148,8 @@ def read_image(path: str | Path, size: int, resize_mode: str = "stretch") -> np.
     Raises `ImageError` for a file that is missing, unreadable, damaged, cut short, not an image,
     above `MAX_PIXELS` (checked in the header, before decoding), of float pixels, or a TIFF with
     transparency or CMYK; `ValueError` for a size or resize mode that does not exist. Not noticed:
-    flipped bits that leave a JPEG's, BMP's, GIF's or TIFF's structure whole.
+    damage that leaves the structure of a JPEG, BMP, GIF or TIFF whole, such as a cut JPEG with an
+    end marker behind it (the rest is grey then).
     """
     if not 1 <= size <= 10_000:
         raise ValueError(f"size must be a whole number from 1 to 10000, not {size!r}.")
