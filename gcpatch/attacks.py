@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gcpatch.errors import UserError
 from gcpatch.explainers import logits_and_grad_cam
-from gcpatch.incremental import Incremental, Memory, incremental
+from gcpatch.incremental import Incremental, Memory, incremental, trace
 from gcpatch.losses import OBJECTIVES, Evidence, Objective, cross_entropy, energy
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
@@ -32,6 +32,7 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "adam": optax.adam,
 }
 LEARNING_RATES = {"sign": 0.05, "sgd": 50.0, "momentum": 5.0, "adam": 0.1}
+NUMBERS = ("steps", "learning_rate", "ce_weight", "confidence", "patience")
 STARTS = ("mean", "image", "random", "clean")
 CHUNK = 20  # steps between two looks at which images are done
 
@@ -43,9 +44,10 @@ class AttackError(UserError):
     """An attack that cannot be: a setting is unknown or out of range."""
 
 
+@jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
 class Attack:
-    """How a patch is optimised.
+    """How a patch is optimised. In a jitted function its numbers are data, the rest is static.
 
     Attributes:
         objective: a name in `losses.OBJECTIVES`, or a function of `Evidence` to minimise.
@@ -95,6 +97,20 @@ class Attack:
         if not self.ce_weight >= 0:
             raise AttackError(f"ce_weight is {self.ce_weight}; it must be at least 0")
 
+    def tree_flatten(self):
+        """The numbers, and what is static."""
+        values = vars(self)
+        return [values[name] for name in NUMBERS], tuple(
+            (name, value) for name, value in values.items() if name not in NUMBERS
+        )
+
+    @classmethod
+    def tree_unflatten(cls, static, numbers):
+        """An attack whose numbers JAX traces; they were checked before."""
+        attack = object.__new__(cls)
+        vars(attack).update(static, **dict(zip(NUMBERS, numbers, strict=True)))
+        return attack
+
     @property
     def loss(self) -> Objective:
         """The objective as a function."""
@@ -103,7 +119,7 @@ class Attack:
     @property
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser with its learning rate."""
-        rate = self.learning_rate or LEARNING_RATES[self.optimizer]
+        rate = LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
         return OPTIMIZERS[self.optimizer](rate)
 
 
@@ -143,7 +159,9 @@ class State(NamedTuple):
     best_losses: Losses
 
 
-def doubt(logits: Float[Array, " classes"], target: Int[Array, ""], confidence: float):
+def doubt(
+    logits: Float[Array, " classes"], target: Int[Array, ""], confidence: Float[Array, ""] | float
+) -> Float[Array, ""]:
     """What the target's probability lacks to the top class and to `confidence`; 0 if nothing."""
     odds = jax.nn.softmax(logits)
     rival = jnp.max(odds.at[target].set(0))
@@ -242,7 +260,7 @@ def step(
     return State(noise, optimizer, count, streak, done, best, best_lacking, best_losses), losses
 
 
-@partial(jax.jit, static_argnames=("attack", "count", "reach"), donate_argnums=1)
+@partial(jax.jit, static_argnames=("count", "reach"), donate_argnums=1)
 def advance(
     network: Network, states: State, problems: Problem, attack: Attack, count: int,
     reach: Incremental | None = None,
@@ -260,27 +278,32 @@ def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1
     return network.split()[0](images)
 
 
-@lru_cache(maxsize=64)
-def _reach(structure, leaves, shape, corner: tuple[int, int], size: int, dtype) -> Incremental:
-    """One object for each network and place, so that jitted functions meet it again."""
-    return incremental(_trunk, jax.tree.unflatten(structure, leaves), shape, corner, size, dtype)
+@lru_cache
+def _traced(structure, leaves, shape: tuple[int, ...], dtype):
+    """One jaxpr for each network, so that jitted functions meet it again."""
+    return trace(_trunk, jax.tree.unflatten(structure, leaves), shape, dtype)
+
+
+@lru_cache(maxsize=1024)
+def _reach(structure, leaves, shape, dtype, corner: tuple[int, int], size: int):
+    return incremental(_traced(structure, leaves, shape, dtype), corner, size)
 
 
 def reach_of(
-    network: Network, shape: tuple[int, ...], corner: tuple[int, int], size: int, dtype: Any
-) -> Incremental:
-    """What a patch in this place can reach of the network's target layer."""
+    network: Network, shape: tuple[int, ...], dtype: Any, corner: tuple[int, int], size: int
+) -> tuple[Incremental, Int[np.ndarray, "n 2"]]:
+    """What a patch in this place can reach of the target layer; see `incremental`."""
     leaves, structure = jax.tree.flatten(network)
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    return _reach(structure, shapes, tuple(shape), corner, size, jnp.dtype(dtype))
+    return _reach(structure, shapes, tuple(shape), jnp.dtype(dtype), corner, size)
 
 
 @partial(jax.jit, static_argnames="reach")
-def _remember(network: Network, problem: Problem, reach: Incremental) -> Problem:
-    return problem._replace(memory=reach.prepare(network, problem.image))
+def _remember(network: Network, problem: Problem, reach: Incremental, places) -> Problem:
+    return problem._replace(memory=reach.prepare(network, problem.image, places))
 
 
-@partial(jax.jit, static_argnames=("size", "attack"))
+@partial(jax.jit, static_argnames="size")
 def _enter(
     network: Network, states: State, problems: Problem, slot, problem: Problem, size, attack
 ):
@@ -340,8 +363,9 @@ def stream(
                 continue
             owners[slot], problem = item
             if corner is not None:
-                reach = reach_of(network, problem.image.shape, corner, size, problem.image.dtype)
-                problem = _remember(network, problem, reach)
+                image = problem.image
+                reach, places = reach_of(network, image.shape, image.dtype, corner, size)
+                problem = _remember(network, problem, reach, places)
             if states is None:
                 fresh = (start(network, problem, size, attack), problem)
                 idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * batch), fresh)

@@ -14,20 +14,26 @@ stride s behind p rows of padding, change the outputs
 and these read rows [out_low s - p, (out_high - 1) s - p + k) of the input, where what lies outside
 the map is padding. Sums of two maps grow to the hull of both rectangles. At a primitive without a
 rule the whole map is put together, and everything behind it is evaluated in full.
+
+What a program needs to know of a rectangle at compile time is its shape and that of its frame, not
+its place: `Incremental` holds the shapes, and the places are data. Rectangles of one shape class,
+such as all those away from the border by a multiple of the network's strides, share a program.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend import core
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gcpatch.networks import layers
+from gcpatch.networks.network import ArrayLike
 
 FULL = "full"
 
@@ -52,6 +58,8 @@ class Operation(NamedTuple):
         output: the changed rectangle of the output, or `FULL`.
         pads: of a window operation, the padding that is left to do, (low, high) for both axes.
         read: of a window operation, the part of the hull that it reads, relative to the hull.
+
+    Rules give boxes and hulls as they lie in the map; `_shape` takes the place out of them.
     """
 
     boxes: tuple[Any, ...]
@@ -67,6 +75,15 @@ def _hull(first: Box, second: Box) -> Box:
         Span(min(rows.low, more_rows.low), max(rows.high, more_rows.high)),
         Span(min(columns.low, more_columns.low), max(columns.high, more_columns.high)),
     )
+
+
+def _origin(box: Box) -> tuple[int, int]:
+    return box[0].low, box[1].low
+
+
+def _relative(box: Box, origin: tuple[int, int]) -> Box:
+    rows, columns = (Span(low - o, high - o) for (low, high), o in zip(box, origin, strict=True))
+    return rows, columns
 
 
 # ---- rules: (equation, changed rectangles of its inputs) -> Operation; None where they fail
@@ -91,7 +108,7 @@ def _window(equation, boxes, size, strides, padding, dilation=(1, 1)) -> Operati
     if any(span.low >= span.high for span in need):
         return None  # these windows see padding alone
     hull = _hull(boxes[0], (need[0], need[1]))
-    read = tuple(slice(n.low - h.low, n.high - h.low) for n, h in zip(need, hull, strict=True))
+    read = _relative((need[0], need[1]), _origin(hull))
     return Operation(boxes, (hull, *boxes[1:]), (changed[0], changed[1]), tuple(pads), read)
 
 
@@ -153,8 +170,8 @@ RULES: dict[str, Callable[[Any, tuple], Operation | None]] = {
 }
 
 
-def _plan(jaxpr: core.Jaxpr, box: Box) -> tuple[tuple[Operation | None, ...], Any]:
-    """What becomes of each equation, None where nothing changes; and of the output."""
+def _plan(jaxpr: core.Jaxpr, box: Box) -> list[Operation | None]:
+    """What becomes of each equation, None where nothing changes; at last, of the output."""
     changed: dict[Any, Any] = {jaxpr.invars[-1]: box}
     operations: list[Operation | None] = []
     for equation in jaxpr.eqns:
@@ -170,7 +187,32 @@ def _plan(jaxpr: core.Jaxpr, box: Box) -> tuple[tuple[Operation | None, ...], An
         operation = operation or Operation(boxes, (FULL,) * len(boxes), FULL)
         operations.append(operation)
         changed |= dict.fromkeys(equation.outvars, operation.output)
-    return tuple(operations), changed.get(jaxpr.outvars[0])
+    return [*operations, Operation((changed.get(jaxpr.outvars[0]),), (FULL,), FULL)]
+
+
+def _shape(operation: Operation | None) -> tuple[Operation | None, list[tuple[int, int]]]:
+    """An operation without its place, boxes relative to hulls; and the place: the hulls' origins.
+
+    A box in a full hull lies at its own origin.
+    """
+    if operation is None:
+        return None, []
+    boxes, hulls, origins = [], [], []
+    for box, hull in zip(operation.boxes, operation.hulls, strict=True):
+        if _changes_inside(box):
+            origins.append(_origin(box if hull is FULL else hull))
+            box = _relative(box, origins[-1])
+            hull = FULL if hull is FULL else _relative(hull, origins[-1])
+        boxes.append(box)
+        hulls.append(hull)
+    output = operation.output
+    output = FULL if output is FULL else _relative(output, _origin(output))
+    return operation._replace(boxes=tuple(boxes), hulls=tuple(hulls), output=output), origins
+
+
+def _changes_inside(box: Any) -> bool:
+    """Whether a rectangle of an input changes: not nothing, and not all of it."""
+    return box is not None and box is not FULL
 
 
 # ---- evaluation
@@ -187,33 +229,32 @@ def _bind(equation, values) -> list[Any]:
 def _apply(operation: Operation, equation, values) -> list[Any]:
     """An equation's outputs on rectangles."""
     params = equation.params
-    match equation.primitive.name:
+    match equation.primitive.name if operation.output is not FULL else FULL:
         case "conv_general_dilated":
-            image = values[0][:, *operation.read]
             return [layers.conv(
-                image, values[1], params["window_strides"], operation.pads,
+                _cut(values[0], operation.read), values[1], params["window_strides"], operation.pads,
                 rhs_dilation=params["rhs_dilation"], precision=params["precision"],
                 feature_group_count=params["feature_group_count"],
             )]  # fmt: skip
         case "reduce_window_max":
             size, strides = params["window_dimensions"][1:3], params["window_strides"][1:3]
-            return [layers.max_pool(values[0][:, *operation.read], size, strides, operation.pads)]
+            image = _cut(values[0], operation.read)
+            return [layers.max_pool(image, size, strides, operation.pads)]
         case "custom_jvp_call":
             return [jax.nn.relu(*values)]
         case _:
             return _bind(equation, values)
 
 
-def _frame(value: Array, box: Box, hull: Box) -> tuple[Array, Array, Array, Array]:
-    """What of a map lies in the hull around a box: above, below, left, right."""
+def _cut(value: Array, box: Box) -> Array:
+    return value[:, slice(*box[0]), slice(*box[1])]
+
+
+def _frame(value: Array, box: Box) -> tuple[Array, Array, Array, Array]:
+    """What of a map lies around a box: above, below, left, right."""
     (top, bottom), (left, right) = box
-    wide = slice(*hull[1])
-    return (
-        value[:, hull[0].low : top, wide],
-        value[:, bottom : hull[0].high, wide],
-        value[:, top:bottom, hull[1].low : left],
-        value[:, top:bottom, right : hull[1].high],
-    )
+    middle = value[:, top:bottom]
+    return value[:, :top], value[:, bottom:], middle[:, :, :left], middle[:, :, right:]
 
 
 def _surround(tile: Array, frame: tuple[Array, Array, Array, Array]) -> Array:
@@ -222,107 +263,117 @@ def _surround(tile: Array, frame: tuple[Array, Array, Array, Array]) -> Array:
     return jnp.concatenate([above, jnp.concatenate([left, tile, right], 2), below], 1)
 
 
-def _paste(value: Array, tile: Array, box: Box) -> Array:
-    return lax.dynamic_update_slice(value, tile, (0, box[0].low, box[1].low, 0))
+def _start(origin: Int[Array, "2"]) -> Int[Array, "4"]:
+    return jnp.pad(origin, 1)
 
 
-def _keep(value: Any, box: Any, hull: Any) -> Any:
-    """What of a clean input an operation needs beside the tile."""
-    if box is None or box is FULL:
+def _keep(value: Array, box: Any, hull: Any, origins: Iterator[Array]) -> Any:
+    """What of a clean input an operation needs beside the tile: a frame, or map and place."""
+    if not _changes_inside(box):
         return None
-    return value if hull is FULL else _frame(value, box, hull)
+    origin = next(origins)
+    if hull is FULL:
+        return value, origin
+    size = (1, hull[0].high, hull[1].high, value.shape[3])
+    return _frame(lax.dynamic_slice(value, _start(origin), size), box)
 
 
-def _complete(value: Any, box: Any, hull: Any, kept: Any) -> Any:
+def _complete(value: Array, box: Any, hull: Any, kept: Any) -> Array:
     """The input of an operation, from the tile and from what was kept."""
-    if box is None or box is FULL:
+    if not _changes_inside(box):
         return value
-    return _paste(kept, value, box) if hull is FULL else _surround(value, kept)
+    if hull is FULL:
+        clean, origin = kept
+        return lax.dynamic_update_slice(clean, value, _start(origin))
+    return _surround(value, kept)
 
 
-class Memory(NamedTuple):
-    """What `Incremental.step` needs of the clean image.
-
-    Attributes:
-        kept: for each operation and each of its inputs, what lies around the changed rectangle
-            (above, below, left, right); all of the input where there is no rule; None if nothing.
-        output: the clean output.
-    """
-
-    kept: list[list[Any]]
-    output: Array
+Memory = list[list[Any]]  # what `_keep` gives for each operation and each of its inputs
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Incremental:
-    """A function of an image, prepared for changes of one square; `incremental` makes it.
+    """A function of an image, prepared for changes of a square; `incremental` makes it.
+
+    Two of them are equal, and share a compiled program, where only the square's place differs.
 
     Attributes:
         jaxpr: the function, of the leaves of its parameters and a batch of one image.
-        operations: what becomes of each equation; None where nothing changes.
-        output: the changed rectangle of the output.
+        operations: what becomes of each equation, None where nothing changes; and of the output.
     """
 
-    jaxpr: Any
+    jaxpr: core.ClosedJaxpr
     operations: tuple[Operation | None, ...]
-    output: Any
 
-    def prepare(self, params: Any, image: Float[Array, "h w c"]) -> Memory:
+    def prepare(
+        self, params: Any, image: Float[Array, "h w c"], places: Int[ArrayLike, "n 2"]
+    ) -> Memory:
         """Evaluates the function for the clean image and keeps what `step` needs."""
-        kept: list[list[Any]] = []
+        origins = iter(jnp.asarray(places))
+        memory: Memory = []
 
-        def run(operation, equation, values):
-            if operation is not None:
-                hulls = operation.hulls
-                kept.append(list(map(_keep, values, operation.boxes, hulls)))
-            return _bind(equation, values)
+        def complete(operation, values):
+            parts = zip(values, operation.boxes, operation.hulls, strict=True)
+            memory.append([_keep(*part, origins) for part in parts])
+            return values
 
-        output = self._evaluate(params, image, run)
-        return Memory(kept, output)
+        self._evaluate(params, image, complete, lambda _, *equation: _bind(*equation))
+        return memory
 
     def step(self, params: Any, memory: Memory, tile: Float[Array, "s s c"]) -> Array:
         """The function of the clean image with this tile in the square's place."""
-        kept = iter(memory.kept)
+        kept = iter(memory)
 
-        def run(operation, equation, values):
-            if operation is None:
-                return _bind(equation, values)
-            whole = list(map(_complete, values, operation.boxes, operation.hulls, next(kept)))
-            return (
-                _bind(equation, whole)
-                if operation.output is FULL
-                else _apply(operation, equation, whole)
-            )
+        def complete(operation, values):
+            return list(map(_complete, values, operation.boxes, operation.hulls, next(kept)))
 
-        output = self._evaluate(params, tile, run)
-        return _complete(output[None], self.output, FULL, memory.output[None])[0]
+        return self._evaluate(params, tile, complete, _apply)
 
-    def _evaluate(self, params: Any, image: Array, run: Callable) -> Array:
+    def _evaluate(self, params: Any, image: Array, complete: Callable, apply: Callable) -> Array:
         jaxpr = self.jaxpr.jaxpr
         inputs = [*self.jaxpr.consts, *jax.tree.leaves(params), image[None]]
         values = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
-        for operation, equation in zip(self.operations, jaxpr.eqns, strict=True):
+        for operation, equation in zip(self.operations, jaxpr.eqns, strict=False):
             read = [v.val if isinstance(v, core.Literal) else values[v] for v in equation.invars]
-            values |= dict(zip(equation.outvars, run(operation, equation, read), strict=True))
-        return values[jaxpr.outvars[0]][0]
+            if operation is None:
+                outputs = _bind(equation, read)
+            else:
+                outputs = apply(operation, equation, complete(operation, read))
+            values |= dict(zip(equation.outvars, outputs, strict=True))
+        return complete(self.operations[-1], [values[jaxpr.outvars[0]]])[0][0]
 
 
-def incremental(
+def trace(
     function: Callable[[Any, Float[Array, "1 h w c"]], Array], params: Any,
-    shape: tuple[int, int, int], corner: tuple[int, int], size: int, dtype: Any = jnp.float32,
-) -> Incremental:  # fmt: skip
-    """Prepares a function for changes of one square of its image.
+    shape: tuple[int, ...], dtype: Any = jnp.float32,
+) -> core.ClosedJaxpr:  # fmt: skip
+    """The jaxpr of a function of parameters and a batch of one image, a layer a primitive.
 
     Args:
-        function: of parameters and a batch of one image; any pure function, fastest for CNNs.
+        function: any pure function; the incremental evaluation is fast for CNNs.
         params: a pytree of parameters, or of their shapes.
         shape: of the image, (height, width, channel).
-        corner: row and column of the square's top left pixel.
-        size: the square's side in pixels.
         dtype: of the image.
     """
     with layers.plain():
-        jaxpr = jax.make_jaxpr(function)(params, jax.ShapeDtypeStruct((1, *shape), dtype))
+        return jax.make_jaxpr(function)(params, jax.ShapeDtypeStruct((1, *shape), dtype))
+
+
+def incremental(
+    jaxpr: core.ClosedJaxpr, corner: tuple[int, int], size: int
+) -> tuple[Incremental, Int[np.ndarray, "n 2"]]:
+    """Prepares a function for changes of one square of its image.
+
+    Args:
+        jaxpr: the function, from `trace`.
+        corner: row and column of the square's top left pixel.
+        size: the square's side in pixels.
+
+    Returns:
+        The evaluation, the same for all places of one shape class; and the places, for `prepare`.
+    """
     box = (Span(corner[0], corner[0] + size), Span(corner[1], corner[1] + size))
-    operations, output = _plan(jaxpr.jaxpr, box)
-    return Incremental(jaxpr, operations, output)
+    shaped = [_shape(operation) for operation in _plan(jaxpr.jaxpr, box)]
+    places = [origin for _, origins in shaped for origin in origins]
+    operations = tuple(operation for operation, _ in shaped)
+    return Incremental(jaxpr, operations), np.asarray(places, np.int32).reshape(-1, 2)

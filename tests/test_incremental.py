@@ -10,11 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from gcpatch.incremental import FULL, incremental
+from gcpatch.incremental import FULL, incremental, trace
 from gcpatch.networks import random
 from gcpatch.networks.layers import conv, max_pool
 
 SIDE, CHANNELS = 17, 4
+
+
+def trunk(network, images):
+    return network.split()[0](images)
 
 
 def layer(kind, kernel, stride, pad, groups):
@@ -51,8 +55,9 @@ places = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1), st.intege
 
 def check(function, weights, image, tile, corner):
     """Compares both evaluations and their gradients by the tile; returns the prepared one."""
-    found = incremental(function, weights, image.shape, corner, tile.shape[0], image.dtype)
-    memory = jax.jit(found.prepare)(weights, image)
+    jaxpr = trace(function, weights, image.shape, image.dtype)
+    found, places = incremental(jaxpr, corner, tile.shape[0])
+    memory = jax.jit(found.prepare)(weights, image, places)
 
     def full(tile):
         changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
@@ -99,16 +104,15 @@ def test_the_zoo_has_a_rule_for_everything(x64, name, corner):
     network = random(name, dtype="float64")
     generator = np.random.default_rng(0)
     image, tile = (jnp.asarray(generator.random((side, side, 3))) for side in (64, 32))
-    found = check(lambda network, x: network.split()[0](x), network, image, tile, corner)
-    assert all(operation is None or operation.output is not FULL for operation in found.operations)
+    found = check(trunk, network, image, tile, corner)
+    *operations, _ = found.operations
+    assert all(operation is None or operation.output is not FULL for operation in operations)
 
 
 def test_it_keeps_frames_and_not_maps():
     network = random("mini_vgg")
-    found = incremental(
-        lambda network, x: network.split()[0](x), network, (224, 224, 3), (0, 160), 64
-    )
-    memory = jax.eval_shape(found.prepare, network, jnp.zeros((224, 224, 3)))
+    found, places = incremental(trace(trunk, network, (224, 224, 3)), (0, 160), 64)
+    memory = jax.eval_shape(found.prepare, network, jnp.zeros((224, 224, 3)), places)
     size = sum(leaf.size for leaf in jax.tree.leaves(memory))
     assert size < 50_000  # the first map alone has 401,408 values
 
@@ -117,9 +121,38 @@ def test_vmapped_and_jitted_it_gives_the_same():
     network = random("mini_resnext")
     generator = np.random.default_rng(0)
     images, tiles = (jnp.float32(generator.random((2, side, side, 3))) for side in (64, 20))
-    found = incremental(lambda network, x: network.split()[0](x), network, (64, 64, 3), (5, 40), 20)
-    memories = jax.jit(jax.vmap(found.prepare, (None, 0)))(network, images)
+    found, places = incremental(trace(trunk, network, (64, 64, 3)), (5, 40), 20)
+    memories = jax.jit(jax.vmap(found.prepare, (None, 0, None)))(network, images, places)
     outputs = jax.jit(jax.vmap(found.step, (None, 0, 0)))(network, memories, tiles)
     changed = images.at[:, 5:25, 40:60].set(tiles)
     expected = jax.vmap(network.split()[0])(changed)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_places_of_one_shape_class_share_a_program():
+    network = random("mini_vgg")  # its trunk has a stride of 16
+    jaxpr = trace(trunk, network, (224, 224, 3))
+    inner, shifted, odd, corner = (
+        incremental(jaxpr, place, 32) for place in [(64, 64), (96, 80), (65, 64), (0, 192)]
+    )
+    assert inner[0] == shifted[0]
+    assert hash(inner[0]) == hash(shifted[0])
+    assert not np.array_equal(inner[1], shifted[1])
+    assert inner[0] != odd[0]
+    assert inner[0] != corner[0]
+
+
+def test_one_batch_may_hold_places_of_one_shape_class(x64):
+    network = random("mini_vgg_bn", dtype="float64")
+    generator = np.random.default_rng(0)
+    image, tile = (jnp.asarray(generator.random((side, side, 3))) for side in (192, 16))
+    corners = [(80, 64), (64, 112)]
+    jaxpr = trace(trunk, network, image.shape, image.dtype)
+    found = [incremental(jaxpr, corner, 16) for corner in corners]
+    assert found[0][0] == found[1][0]
+    reach, places = found[0][0], np.stack([places for _, places in found])
+    memories = jax.vmap(reach.prepare, (None, None, 0))(network, image, places)
+    outputs = jax.vmap(reach.step, (None, 0, None))(network, memories, tile)
+    for output, corner in zip(outputs, corners, strict=True):
+        changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
+        np.testing.assert_allclose(output, network.split()[0](changed), rtol=1e-12)
