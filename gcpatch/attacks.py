@@ -260,18 +260,38 @@ def step(
     return State(noise, optimizer, count, streak, done, best, best_lacking, best_losses), losses
 
 
-@partial(jax.jit, static_argnames=("count", "reach"), donate_argnums=1)
 def advance(
     network: Network, states: State, problems: Problem, attack: Attack, count: int,
     reach: Incremental | None = None,
 ) -> tuple[State, Losses]:  # fmt: skip
-    """`count` steps for a batch of images that are not done; the history is `[count, batch]`."""
+    """`count` steps for a batch of images that are not done; the history is `[count, batch]`.
+
+    On accelerators one program; on CPUs, where XLA's loops take more than twice as long as their
+    bodies do alone, a program for a step. The states given are consumed.
+    """
+    if jax.default_backend() != "cpu":
+        return _steps(network, states, problems, attack, count, reach)
+    history = []
+    for _ in range(count):
+        states, losses = _steps(network, states, problems, attack, None, reach)
+        history.append(losses)
+    return states, jax.tree.map(lambda *parts: np.stack(parts), *history)
+
+
+@partial(jax.jit, static_argnames=("count", "reach"), donate_argnums=1)
+def _steps(
+    network: Network, states: State, problems: Problem, attack: Attack, count: int | None, reach
+) -> tuple[State, Losses]:
+    """`count` steps for a batch; one, without an axis of steps, if None."""
 
     def one(state: State, problem: Problem) -> tuple[State, Losses]:
         new, losses = step(network, state, problem, attack, reach)
         return jax.tree.map(partial(jnp.where, state.done), state, new), losses
 
-    return lax.scan(lambda states, _: jax.vmap(one)(states, problems), states, length=count)
+    def all_of(states: State, _) -> tuple[State, Losses]:
+        return jax.vmap(one)(states, problems)
+
+    return all_of(states, None) if count is None else lax.scan(all_of, states, length=count)
 
 
 def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1 h2 w2 c"]:
@@ -371,7 +391,7 @@ def stream(
                 idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * batch), fresh)
                 states, slots = idle[0]._replace(done=jnp.ones(batch, bool)), idle[1]
             states, slots = _enter(network, states, slots, slot, problem, size, attack)
-        if states is None or not any(owner is not None for owner in owners):
+        if states is None or slots is None or all(owner is None for owner in owners):
             return
         before = np.asarray(states.step)
         with jax.default_matmul_precision(precision):

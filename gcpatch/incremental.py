@@ -232,7 +232,8 @@ def _apply(operation: Operation, equation, values) -> list[Any]:
     match equation.primitive.name if operation.output is not FULL else FULL:
         case "conv_general_dilated":
             return [layers.conv(
-                _cut(values[0], operation.read), values[1], params["window_strides"], operation.pads,
+                _cut(values[0], operation.read), values[1],
+                params["window_strides"], operation.pads,
                 rhs_dilation=params["rhs_dilation"], precision=params["precision"],
                 feature_group_count=params["feature_group_count"],
             )]  # fmt: skip
@@ -267,7 +268,7 @@ def _start(origin: Int[Array, "2"]) -> Int[Array, "4"]:
     return jnp.pad(origin, 1)
 
 
-def _keep(value: Array, box: Any, hull: Any, origins: Iterator[Array]) -> Any:
+def _keep(value: Any, box: Any, hull: Any, origins: Iterator[Array]) -> Any:
     """What of a clean input an operation needs beside the tile: a frame, or map and place."""
     if not _changes_inside(box):
         return None
@@ -278,7 +279,7 @@ def _keep(value: Array, box: Any, hull: Any, origins: Iterator[Array]) -> Any:
     return _frame(lax.dynamic_slice(value, _start(origin), size), box)
 
 
-def _complete(value: Array, box: Any, hull: Any, kept: Any) -> Array:
+def _complete(value: Any, box: Any, hull: Any, kept: Any) -> Any:
     """The input of an operation, from the tile and from what was kept."""
     if not _changes_inside(box):
         return value

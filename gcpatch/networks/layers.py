@@ -42,10 +42,11 @@ def conv(
 ):  # fmt: skip
     """`lax.conv_general_dilated` in NHWC, written for the platform that runs it.
 
-    XLA's convolutions are right on accelerators. On a CPU four shapes are faster as something
+    XLA's convolutions are right on accelerators. On a CPU five shapes are faster as something
     else: grouped kernels as one convolution a group, 1x1 kernels as a matrix product, 3x3 kernels
-    on small maps as nine shifted views and one matrix product, and strided kernels on images as
-    plain ones on blocks of pixels (whose gradient by the image is 6x faster).
+    on small maps as nine shifted views and one matrix product, strided kernels on images as plain
+    ones on blocks of pixels (whose gradient by the image is 6x faster), and kernels without
+    padding as ones with it.
     """
     if _written_for_cpu() and set(rhs_dilation) == {1}:
         return _conv_cpu(inputs, kernel, strides, padding, feature_group_count, precision)
@@ -75,9 +76,12 @@ def _conv_cpu(inputs, kernel, strides, padding, groups, precision):
             [padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=-1
         )
         return jnp.matmul(views, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
-    return lax.conv_general_dilated(
-        inputs, kernel, strides, padding, dimension_numbers=DIMENSIONS, precision=precision
-    )
+    crop = 1 if unpadded and tuple(strides) == (1, 1) else 0  # 3x faster with any padding
+    outputs = lax.conv_general_dilated(
+        inputs, kernel, strides, ((0, 0), (crop, crop)) if crop else padding,
+        dimension_numbers=DIMENSIONS, precision=precision,
+    )  # fmt: skip
+    return outputs[:, :, crop:-crop] if crop else outputs
 
 
 def _conv_of_blocks(inputs, kernel, stride, padding, precision):
@@ -190,6 +194,19 @@ def _bins(length: int, count: int, dtype) -> np.ndarray | None:
         start, stop = i * length // count, -(-(i + 1) * length // count)
         matrix[i, start:stop] = 1 / (stop - start)
     return matrix
+
+
+def linear_of_map(size: int, channels: int, features: int, *, rngs: nnx.Rngs) -> nnx.LinearGeneral:
+    """A linear layer of a whole map `[..., size, size, channels]`."""
+
+    def flat(inputs, kernel, _, precision=None, **__):
+        # A product of matrices has a gradient that transposes nothing (7x faster for VGG19).
+        inputs, kernel = inputs.reshape(*inputs.shape[:-3], -1), kernel.reshape(-1, features)
+        return jnp.matmul(inputs, kernel, precision=precision)
+
+    return nnx.LinearGeneral(
+        (size, size, channels), features, axis=(-3, -2, -1), dot_general=flat, rngs=rngs
+    )
 
 
 def stack(layers: Sequence[nnx.Module]) -> nnx.List:

@@ -39,7 +39,7 @@ class VGG(Network):
         self.features = layers.stack(features)
         self.avgpool = layers.AdaptiveAveragePool(7)
         self.classifier = layers.stack([
-            nnx.LinearGeneral((7, 7, channels), hidden, axis=(-3, -2, -1), rngs=rngs),
+            layers.linear_of_map(7, channels, hidden, rngs=rngs),
             layers.ReLU(),
             layers.Dropout(),
             nnx.Linear(hidden, hidden, rngs=rngs),
