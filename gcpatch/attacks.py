@@ -4,6 +4,7 @@
 `stream` feeds images through a batch of slots, and a slot whose image is done takes the next.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -99,7 +100,7 @@ class Attack:
 
     def tree_flatten(self):
         """The numbers, and what is static."""
-        values = vars(self)
+        values = vars(self) | {"learning_rate": self.rate}
         return [values[name] for name in NUMBERS], tuple(
             (name, value) for name, value in values.items() if name not in NUMBERS
         )
@@ -117,10 +118,14 @@ class Attack:
         return OBJECTIVES[self.objective] if isinstance(self.objective, str) else self.objective
 
     @property
+    def rate(self) -> Any:
+        """The learning rate, given or the optimiser's own."""
+        return LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
+
+    @property
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser with its learning rate."""
-        rate = LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
-        return OPTIMIZERS[self.optimizer](rate)
+        return OPTIMIZERS[self.optimizer](self.rate)
 
 
 class Problem(NamedTuple):
@@ -270,19 +275,19 @@ def advance(
     bodies do alone, a program for a step. The states given are consumed.
     """
     if jax.default_backend() != "cpu":
-        return _steps(network, states, problems, attack, count, reach)
+        return steps(network, states, problems, attack, count, reach)
     history = []
     for _ in range(count):
-        states, losses = _steps(network, states, problems, attack, None, reach)
+        states, losses = steps(network, states, problems, attack, None, reach)
         history.append(losses)
     return states, jax.tree.map(lambda *parts: np.stack(parts), *history)
 
 
 @partial(jax.jit, static_argnames=("count", "reach"), donate_argnums=1)
-def _steps(
+def steps(
     network: Network, states: State, problems: Problem, attack: Attack, count: int | None, reach
 ) -> tuple[State, Losses]:
-    """`count` steps for a batch; one, without an axis of steps, if None."""
+    """`count` steps for a batch in one program; one, without an axis of steps, if None."""
 
     def one(state: State, problem: Problem) -> tuple[State, Losses]:
         new, losses = step(network, state, problem, attack, reach)
@@ -319,7 +324,8 @@ def reach_of(
 
 
 @partial(jax.jit, static_argnames="reach")
-def _remember(network: Network, problem: Problem, reach: Incremental, places) -> Problem:
+def remember(network: Network, problem: Problem, reach: Incremental, places) -> Problem:
+    """The problem with what the incremental evaluation needs of its clean image."""
     return problem._replace(memory=reach.prepare(network, problem.image, places))
 
 
@@ -355,9 +361,11 @@ class Finished(NamedTuple):
 def stream(
     network: Network, problems: Iterable[Problem], size: int, attack: Attack, batch: int = 8,
     on_steps: Callable[[int], None] = lambda count: None, precision: str = "highest",
-    corner: tuple[int, int] | None = None,
+    corner: tuple[int, int] | None = None, on_batch: Callable[[int], None] = lambda batch: None,
 ) -> Iterator[tuple[int, Finished]]:  # fmt: skip
     """Attacks any number of images through `batch` slots; yields each as it is done.
+
+    Where the device lacks the memory, the images in hand start anew in half as many slots.
 
     Args:
         network: the network to fool.
@@ -368,47 +376,84 @@ def stream(
         on_steps: called after each chunk with the number of image-steps taken.
         corner: where every problem has its patch: then only what it reaches is evaluated. None
             where the places differ.
+        on_batch: called with the number of slots when it had to shrink.
         precision: of the products while optimising, as `jax.default_matmul_precision` names it.
 
     Yields:
         The place of an image among the problems, and its outcome.
     """
-    queue = enumerate(problems)
-    owners: list[int | None] = [None] * batch
-    histories: list[list[Losses]] = [[] for _ in range(batch)]
-    states = slots = reach = None
+    queue: Iterator[tuple[int, Problem]] = enumerate(problems)
     while True:
-        for slot in range(batch):
-            if owners[slot] is not None or (item := next(queue, None)) is None:
-                continue
-            owners[slot], problem = item
-            if corner is not None:
-                image = problem.image
-                reach, places = reach_of(network, image.shape, image.dtype, corner, size)
-                problem = _remember(network, problem, reach, places)
-            if states is None:
-                fresh = (start(network, problem, size, attack), problem)
-                idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * batch), fresh)
-                states, slots = idle[0]._replace(done=jnp.ones(batch, bool)), idle[1]
-            states, slots = _enter(network, states, slots, slot, problem, size, attack)
-        if states is None or slots is None or all(owner is None for owner in owners):
+        slots = _Slots(network, size, attack, batch, corner)
+        try:
+            yield from slots.run(queue, on_steps, precision)
             return
-        before = np.asarray(states.step)
-        with jax.default_matmul_precision(precision):
-            states, losses = advance(
-                network, states, slots, attack, min(CHUNK, attack.steps), reach
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or batch == 1:
+                raise
+            batch //= 2
+            on_batch(batch)
+            queue = itertools.chain(slots.taken.values(), queue)
+
+
+class _Slots:
+    """A batch of attacks: where an image is done, the next one takes its slot."""
+
+    def __init__(
+        self, network: Network, size: int, attack: Attack, batch: int,
+        corner: tuple[int, int] | None,
+    ):  # fmt: skip
+        self.network, self.size, self.attack = network, size, attack
+        self.batch, self.corner = batch, corner
+        self.taken: dict[int, tuple[int, Problem]] = {}
+        self.histories: dict[int, list[Losses]] = {}
+        self.reach: Incremental | None = None
+        self.states: Any = None
+        self.problems: Any = None
+
+    def run(self, queue: Iterator[tuple[int, Problem]], on_steps, precision: str):
+        """Yields each image's number and outcome."""
+        while True:
+            for slot in range(self.batch):
+                if slot not in self.taken and (item := next(queue, None)) is not None:
+                    self.taken[slot] = item
+                    self._enter(slot, item[1])
+            if not self.taken:
+                return
+            before = np.asarray(self.states.step)
+            with jax.default_matmul_precision(precision):
+                self.states, losses = advance(
+                    self.network, self.states, self.problems, self.attack,
+                    min(CHUNK, self.attack.steps), self.reach,
+                )  # fmt: skip
+            after, done = np.asarray(self.states.step), np.asarray(self.states.done)
+            losses = jax.tree.map(np.asarray, losses)
+            on_steps(int((after - before).sum()))
+            for slot in list(self.taken):
+                self.histories[slot].append(_rows(losses, slot, int(after[slot] - before[slot])))
+                if done[slot]:
+                    yield self._leave(slot)
+
+    def _enter(self, slot: int, problem: Problem) -> None:
+        self.histories[slot] = []
+        if self.corner is not None:
+            image = problem.image
+            self.reach, places = reach_of(
+                self.network, image.shape, image.dtype, self.corner, self.size
             )
-        after, done = np.asarray(states.step), np.asarray(states.done)
-        losses = jax.tree.map(np.asarray, losses)
-        on_steps(int((after - before).sum()))
-        for slot, owner in enumerate(owners):
-            if owner is None:
-                continue
-            histories[slot].append(_rows(losses, slot, int(after[slot] - before[slot])))
-            if done[slot]:
-                state, problem = jax.tree.map(itemgetter(slot), (states, slots))
-                yield owner, _finish(state, problem, histories[slot])
-                owners[slot], histories[slot] = None, []
+            problem = remember(self.network, problem, self.reach, places)
+        if self.states is None:
+            fresh = (start(self.network, problem, self.size, self.attack), problem)
+            idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.batch), fresh)
+            self.states, self.problems = idle[0]._replace(done=jnp.ones(self.batch, bool)), idle[1]
+        self.states, self.problems = _enter(
+            self.network, self.states, self.problems, slot, problem, self.size, self.attack
+        )
+
+    def _leave(self, slot: int) -> tuple[int, Finished]:
+        state, problem = jax.tree.map(itemgetter(slot), (self.states, self.problems))
+        owner, _ = self.taken.pop(slot)
+        return owner, _finish(state, problem, self.histories.pop(slot))
 
 
 def _rows(losses: Losses, slot: int, count: int) -> Losses:

@@ -135,6 +135,7 @@ def run(
     *, target: str = "random", seed: int = 0, batch: int = 8, precision: str = "float32",
     on_record: Callable[[dict[str, Any]], None] = lambda record: None,
     on_steps: Callable[[int], None] = lambda count: None,
+    on_batch: Callable[[int], None] = lambda batch: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Attacks the items that the journal lacks and writes their files and records.
 
@@ -152,6 +153,7 @@ def run(
         precision: of the optimisation, in `PRECISIONS`; everything recorded is in float32.
         on_record: called with each new record.
         on_steps: called with the number of image-steps taken since the last call.
+        on_batch: called with the new `batch` when the device lacked memory for the old one.
 
     Returns:
         The new records, in the order in which they came to be.
@@ -199,7 +201,7 @@ def run(
     row, column = map(int, first.corner)  # that of all: the images of a run have one size
     outcomes = stream(
         network, itertools.chain([first], queue), patch.size, attack, batch, on_steps,
-        PRECISIONS[precision], (row, column),
+        PRECISIONS[precision], (row, column), on_batch,
     )  # fmt: skip
     for index, finished in outcomes:
         clean = waiting.pop(index)

@@ -21,6 +21,7 @@ import numpy as np
 from gcpatch import manifests
 from gcpatch.manifests import CheckpointError as CheckpointError
 from gcpatch.networks import NAMES, Network, create, fill, parameters, random
+from gcpatch.places import home as home
 
 ARRAYS = "parameters"
 
@@ -54,13 +55,6 @@ def load(name: str, weights: str | Path | None = None, seed: int = 0) -> Network
         f"weights) or `gcpatch convert {name} --weights FILE.pth`; `--weights random` works "
         "without weights"
     )
-
-
-def home() -> Path:
-    """The folder of converted weights: $GCPATCH_HOME, or gcpatch in the user's cache folder."""
-    if folder := os.environ.get("GCPATCH_HOME"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "gcpatch"
 
 
 def installed() -> dict[str, dict[str, Any]]:

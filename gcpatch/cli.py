@@ -1,7 +1,9 @@
 """The command line. Heavy imports wait until a verb needs them, so that `--help` is quick."""
 
 import argparse
+import itertools
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +14,13 @@ from gcpatch.errors import UserError
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 IMAGE_SIZE = 224
 DEMO_SCENES, DEMO_SEED = 4, 7
+MOST_ON_CPU, MOST_ON_ACCELERATOR = 8, 512  # images at a time; more is no faster
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the exit status: 0 done, 1 something failed, 2 wrong usage."""
     options = _parser().parse_args(arguments)
+    _cache_programs()
     try:
         return options.run(options)
     except UserError as error:
@@ -31,6 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"gcpatch {options.verb}: {error}; {options.again}", file=sys.stderr)
         return FAILED
+
+
+def _cache_programs() -> None:
+    """Has JAX keep compiled programs beside the converted weights, unless the user says where."""
+    from gcpatch.places import home
+
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "programs"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,7 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     attack.add_argument("--seed", type=int, default=0, help="of all that is random (default 0)")
     attack.add_argument(
-        "--batch", type=int, default=8, metavar="N", help="images optimised at a time (default 8)"
+        "--batch",
+        default="auto",
+        metavar="N|auto",
+        help="images optimised at a time; auto (default): as many as the device holds",
     )
     attack.add_argument(
         "--precision",
@@ -218,6 +233,23 @@ def _parser() -> argparse.ArgumentParser:
     models = verb("models", _models, "list the networks and their weights", "gcpatch models")
     _json(models)
 
+    bench = verb(
+        "bench", _bench, "measure throughput here, beside PyTorch where it is installed",
+        "gcpatch bench --networks vgg19_bn,resnext101_32x8d --sizes 64,32 --batches 8",
+    )  # fmt: skip
+    for name, default, text in (
+        ("networks", "vgg19_bn", "networks, with random weights"),
+        ("sizes", "64", "the patch's sides in pixels"),
+        ("batches", "8", "images at a time"),
+    ):
+        bench.add_argument(
+            f"--{name}", default=default, metavar="A,B,...", help=f"{text} (default {default})"
+        )
+    bench.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="the median of N counts (default 5)"
+    )
+    _json(bench)
+
     report = verb(
         "report", _report, "(re)build a run's summary and report.html", "gcpatch report runs/hide"
     )
@@ -293,8 +325,7 @@ def _attack(options: argparse.Namespace) -> int:
     _choose("resize mode", options.resize_mode, RESIZE_MODES)
     patch, attack = _settings(options)
     patch.corner(IMAGE_SIZE, IMAGE_SIZE)
-    if options.batch < 1:
-        raise UserError(f"the batch is {options.batch}; it must be at least 1")
+    batch = _batch(options.batch)
     items = campaigns.from_files(find_images(options.images), IMAGE_SIZE, options.resize_mode)
     items = _shard(items, options.shard)
     network = checkpoints.load(options.model, options.weights, seed=options.seed)
@@ -309,8 +340,8 @@ def _attack(options: argparse.Namespace) -> int:
     with _Progress(len(items), attack.steps) as progress:
         records = campaigns.run(
             journal, network, items, patch, attack, target=options.target, seed=options.seed,
-            batch=max(1, min(options.batch, len(items))), precision=options.precision,
-            on_record=progress.record, on_steps=progress.steps,
+            batch=max(1, min(batch, len(items))), precision=options.precision,
+            on_record=progress.record, on_steps=progress.steps, on_batch=progress.batch,
         )  # fmt: skip
     summary = journal.close()
     page = report.write_report(options.out)
@@ -377,6 +408,17 @@ def _position(text: str) -> str | tuple[int, int]:
         return int(row), int(column)
     except ValueError:
         raise UserError(f"the position {text!r} is not ROW,COLUMN in whole numbers") from None
+
+
+def _batch(text: str) -> int:
+    """The slots to begin with; a device with less memory halves them."""
+    import jax
+
+    if text == "auto":
+        return MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_ON_ACCELERATOR
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"the batch is {text!r}; it must be auto or a number from 1")
+    return int(text)
 
 
 def _shard(items: list, text: str) -> list:
@@ -521,6 +563,60 @@ def _print_rows(rows: Sequence[Any]) -> None:
     )  # fmt: skip
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from gcpatch import bench
+    from gcpatch.networks import create, random
+    from gcpatch.patches import Patch
+
+    names = options.networks.split(",")
+    sizes, batches = _numbers("sizes", options.sizes), _numbers("batches", options.batches)
+    for name in names:
+        create(name)
+    for size in sizes:
+        Patch(size).corner(IMAGE_SIZE, IMAGE_SIZE)
+    if options.repeats < 1:
+        raise UserError(f"repeats is {options.repeats}; it must be at least 1")
+    measures = _measures()
+    tasks = list(itertools.product(names, sizes, batches, measures))
+    rows = [
+        measures[variant](random(name), size, batch, variant, options.repeats)._asdict()
+        for name, size, batch, variant in _track(tasks, " measurements")
+    ]
+    if options.json:
+        print(json.dumps({"machine": bench.machine(), "rows": rows}, indent=1))
+        return 0
+    _table(
+        ("network", "patch", "batch", "variant", "image-steps/s", "s/step", "memory", "compile"),
+        [
+            (row["network"], str(row["size"]), str(row["batch"]), row["variant"],
+             f"{row['image_steps_per_second']:.2f}", f"{row['seconds_per_step']:.4f}",
+             f"{row['peak_memory_bytes'] / 1e9:.2f} GB", f"{row['compile_seconds']:.1f} s")
+            for row in rows
+        ],
+    )  # fmt: skip
+    return 0
+
+
+def _measures() -> dict[str, Any]:
+    """What measures each variant: PyTorch where it is installed, and gcpatch."""
+    from gcpatch import bench
+
+    measures = dict.fromkeys(bench.VARIANTS, bench.measure)
+    try:
+        from convert import bench as convert_bench
+    except (ImportError, UserError) as error:
+        print(f"without PyTorch: {error}", file=sys.stderr)
+        return measures
+    return dict.fromkeys(convert_bench.VARIANTS, convert_bench.measure) | measures
+
+
+def _numbers(what: str, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"{what} is {text!r}; it must be whole numbers from 1, with commas")
+    return list(map(int, parts))
+
+
 def _models(options: argparse.Namespace) -> int:
     import numpy as np
 
@@ -580,6 +676,9 @@ class _Progress:
         self.bar.set_postfix_str(
             f"{self.taken / max(self.bar.format_dict['elapsed'], 1e-9):.0f} image-steps/s"
         )
+
+    def batch(self, batch: int) -> None:
+        self.bar.write(f"out of memory: going on with --batch {batch}", file=sys.stderr)
 
     def record(self, record: dict[str, Any]) -> None:
         if record["error"]:

@@ -27,7 +27,7 @@ from gcpatch.attacks import (
 )
 from gcpatch.explainers import grad_cam
 from gcpatch.losses import Evidence, energy
-from gcpatch.networks import Network
+from gcpatch.networks import Network, random
 from gcpatch.patches import Patch, PatchError, coverage, cut, paste
 
 MEAN, STD = np.asarray([0.485, 0.456, 0.406]), np.asarray([0.229, 0.224, 0.225])
@@ -459,12 +459,12 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
             drawn.append(place)
             yield one
 
-    compiled = advance._cache_size()
+    compiled = attacks.steps._cache_size()
     outcomes = {}
     for place, outcome in stream(tiny64, draw(), SIZE, how, batch=2, on_steps=counts.append):
         assert len(drawn) <= 2 + len(outcomes)  # a problem is drawn when its slot is free
         outcomes[place] = outcome
-    assert advance._cache_size() == compiled + 1
+    assert attacks.steps._cache_size() == compiled + 1
     assert sorted(outcomes) == [0, 1, 2, 3, 4]
     assert sum(counts) == sum(outcome.steps for outcome in outcomes.values())
 
@@ -489,7 +489,7 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
         # The same image alone, beside an idle slot.
         ((_, alone),) = stream(tiny64, [one], SIZE, how, batch=2)
         assert_same(alone, outcome, rtol=1e-6, atol=1e-9)
-    assert advance._cache_size() == compiled + 1
+    assert attacks.steps._cache_size() == compiled + 1
 
 
 def test_steps_in_pieces_are_steps_at_once(flat):
@@ -512,10 +512,10 @@ def test_a_batch_is_its_images(flat):
     ]
     states, stacked = batched(flat, problems, SMALL, how)
     others = batched(flat, [one._replace(corner=one.corner[::-1]) for one in problems], SMALL, how)
-    compiled = advance._cache_size()
+    compiled = attacks.steps._cache_size()
     states, history = advance(flat, states, stacked, how, 4)
     advance(flat, *others, how, 4)
-    assert advance._cache_size() == compiled + 1
+    assert attacks.steps._cache_size() == compiled + 1
     assert history.total.shape == (4, 2)
     for slot, one in enumerate(problems):
         state = start(flat, one, SMALL, how)
@@ -725,3 +725,83 @@ def test_the_attack_works(tiny, outlook, objective, target):
         assert (odds > odds_before + 0.1).all()
     else:
         assert (after > before).all()
+
+
+# ---- what a step costs ---------------------------------------------------------------------------
+
+
+def test_one_program_serves_all_images_targets_weights_rates_and_places_of_a_class():
+    network = random("mini_vgg")
+    images = images_of(2, 224)
+
+    def run(targets, position, **options):
+        how = Attack("hide", **{"steps": 2, **options})
+        return attack(network, images, targets, Patch(16, 0.5, position), how, batch=2)
+
+    run([1, 2], (96, 96))
+    before = attacks.steps._cache_size()
+    first = run([3, 4], (112, 80), ce_weight=0.7, learning_rate=0.3, confidence=0.2, steps=3)
+    second = run([3, 4], (112, 80), ce_weight=0.1, learning_rate=0.1, patience=2)
+    assert attacks.steps._cache_size() == before
+    assert first[0].losses.total != second[0].losses.total  # the numbers are not baked in
+    assert [outcome.steps for outcome in (*first, *second)] == [3, 3, 2, 2]
+    run([1, 2], (97, 96))
+    assert attacks.steps._cache_size() == before + 1
+
+
+@pytest.mark.parametrize("name", ["mini_vgg_bn", "mini_resnext"])
+def test_a_constant_alpha_would_save_nothing(name):
+    """JAX knows that alpha's derivative is zero: there is no second-order pass to leave out."""
+    _, head = random(name).split()
+    activations = jax.eval_shape(random(name).split()[0], jnp.zeros((64, 64, 3)))
+
+    def flops(score, constant):
+        def loss(activations):
+            def of_target(activations):
+                logits = head(activations)
+                return score(logits)[0], logits
+
+            gradient, logits = jax.grad(of_target, has_aux=True)(activations)
+            alpha = gradient.mean((0, 1))
+            alpha = jax.lax.stop_gradient(alpha) if constant else alpha
+            return jax.nn.relu(activations @ alpha).sum() + logits[1]
+
+        return jax.jit(jax.grad(loss)).lower(activations).cost_analysis()["flops"]
+
+    def logit(logits):
+        return logits
+
+    assert flops(logit, constant=True) == flops(logit, constant=False)
+    assert flops(jax.nn.softmax, constant=True) < flops(jax.nn.softmax, constant=False)
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(flat, monkeypatch):
+    how = Attack("hide", steps=4, optimizer="sgd", learning_rate=0.5, confidence=0.3)
+    problems = [flat_problem(seed, target=seed % 3, corner=(1, 2)) for seed in range(6)]
+    expected = dict(stream(flat, problems, SMALL, how, 1))
+    calls, advance = [], attacks.advance
+
+    def greedy(network, states, *rest):
+        calls.append(len(states.step))
+        if len(states.step) > 2 or len(calls) == 4:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return advance(network, states, *rest)
+
+    monkeypatch.setattr(attacks, "advance", greedy)
+    notes = []
+    found = dict(stream(flat, problems, SMALL, how, 8, on_batch=notes.append))
+    assert notes == [4, 2, 1]
+    assert calls[:4] == [8, 4, 2, 2]
+    assert sorted(found) == sorted(expected)
+    for index, outcome in found.items():
+        np.testing.assert_allclose(outcome.tile, expected[index].tile, rtol=1e-5)
+        assert outcome.history.total.shape == expected[index].history.total.shape
+
+
+def test_other_errors_of_the_device_are_told(flat, monkeypatch):
+    def broken(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(attacks, "advance", broken)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        list(stream(flat, [flat_problem()], SMALL, Attack(steps=1)))

@@ -1,0 +1,112 @@
+"""How fast PyTorch attacks on this machine: the plain reference, and the fast batched version."""
+
+import importlib.metadata
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from convert import reference
+from convert.batched import Batched
+from convert.comparison import classifier, tensor
+from convert.operators import torch
+from convert.torchvision import to_torch
+from gcpatch.bench import SIDE, Row, clock, images_for
+from gcpatch.networks import Network
+from gcpatch.patches import Patch
+
+VARIANTS = ("torch-single", "torch-batched")
+
+
+def measure(
+    network: Network, size: int, batch: int, variant: str, repeats: int = 5,
+    precision: str = "float32",
+) -> Row:  # fmt: skip
+    """Times PyTorch on what `gcpatch.bench.measure` times; `torch-single` is one image at a time.
+
+    `torch-batched` is the fastest of its settings: eager or compiled, either layout of memory.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+    memory = _Memory(device)
+    best = None
+    for make in _candidates(network, size, batch, variant, device, precision):
+        step = make()
+
+        def run(step=step) -> None:
+            step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        timing = clock(run, repeats)
+        if best is None or timing.step < best.step:
+            best = timing
+    assert best is not None
+    count = 1 if variant == "torch-single" else batch
+    return Row(
+        network.name, size, count, variant, count / best.step, best.step, best.spread,
+        memory.peak(), max(best.first - best.step, 0.0),
+    )  # fmt: skip
+
+
+def _candidates(network, size, batch, variant, device, precision) -> list[Callable[[], Any]]:
+    """What makes a step, for each way of computing it."""
+    corner = Patch(size).corner(SIDE, SIDE)
+    if variant == "torch-single":
+        return [partial(_single, network, size, corner, device)]
+
+    def batched(compiled: bool, channels_last: bool) -> Any:
+        return Batched(
+            network, to_torch(network), images_for(batch),
+            [i % len(network.categories) for i in range(batch)], corner, size, device=device,
+            compiled=compiled, channels_last=channels_last, precision=precision,
+        ).step  # fmt: skip
+
+    return [partial(batched, *choice) for choice in ((False, True), (True, False), (True, True))]
+
+
+def _single(network: Network, size: int, corner: tuple[int, int], device: str) -> Callable[[], Any]:
+    """The reference on one image, with the full second-order path."""
+    settings = reference.Settings("hide", "adam", 0.1, 1, size, corner)
+    with torch.device(device):
+        model = classifier(network, to_torch(network))
+        image, noise = tensor(images_for(1)[0]).to(device), torch.zeros(3, size, size)
+
+    def step() -> None:
+        with torch.device(device):
+            reference.attack(model, image, noise, 1, settings)
+
+    return step
+
+
+class _Memory:
+    """The most memory in use since it was made, beyond what was in use then."""
+
+    def __init__(self, device: str):
+        self.device, self.before = device, 0
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        elif Path("/proc/self/clear_refs").exists():
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
+            self.before = _status("VmRSS")
+
+    def peak(self) -> int:
+        """In bytes."""
+        if self.device == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return max(_status("VmHWM") - self.before, 0)
+
+
+def _status(field: str) -> int:
+    path = Path("/proc/self/status")
+    found = re.search(rf"{field}:\s+(\d+) kB", path.read_text()) if path.exists() else None
+    return int(found[1]) * 1024 if found else 0
+
+
+def versions() -> dict[str, str]:
+    """PyTorch's versions and threads."""
+    return {
+        "torch": importlib.metadata.version("torch"),
+        "torch_threads": str(torch.get_num_threads()),
+    }

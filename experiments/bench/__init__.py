@@ -1,0 +1,1 @@
+"""How fast the attack is, beside PyTorch: `python -m experiments.bench`."""

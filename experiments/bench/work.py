@@ -1,0 +1,51 @@
+"""How many multiply-adds a function takes, counted in its jaxpr."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend import core
+
+from gcpatch import attacks
+from gcpatch.bench import SIDE
+from gcpatch.networks import Network, layers
+from gcpatch.patches import Patch
+
+
+def multiply_adds(function: Callable, *arguments: Any) -> int:
+    """Of a function's convolutions and products, forward."""
+    with layers.plain():
+        return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr: core.Jaxpr) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        output = math.prod(equation.outvars[0].aval.shape)
+        match equation.primitive.name:
+            case "conv_general_dilated":  # each output sees a window of each input channel
+                total += output * math.prod(equation.invars[1].aval.shape[:3])
+            case "dot_general":
+                (contracted, _), _ = equation.params["dimension_numbers"]
+                shape = equation.invars[0].aval.shape
+                total += output * math.prod(shape[axis] for axis in contracted)
+        for inner in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
+            if _is_jaxpr(inner):
+                total += _count(getattr(inner, "jaxpr", inner))
+    return total
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
+
+
+def trunk_work(network: Network, size: int) -> tuple[int, int]:
+    """Multiply-adds of the trunk for one image: in full, and of what a corner patch reaches."""
+    trunk, _ = network.split()
+    image = jax.ShapeDtypeStruct((SIDE, SIDE, 3), "float32")
+    tile = jax.ShapeDtypeStruct((size, size, 3), "float32")
+    corner = Patch(size).corner(SIDE, SIDE)
+    reach, places = attacks.reach_of(network, image.shape, image.dtype, corner, size)
+    memory = jax.eval_shape(reach.prepare, network, image, places)
+    return multiply_adds(trunk, image), multiply_adds(reach.step, network, memory, tile)
