@@ -47,6 +47,7 @@ class Batched:
         model = fold(model.eval().requires_grad_(False)).to(device, memory_format=self.layout)
         self.trunk, self.head = halves(model)
         if compiled:
+            torch._dynamo.reset()
             torch._functorch.config.donated_buffer = False  # the head's graph is used twice
             self.trunk, self.head = torch.compile(self.trunk), torch.compile(self.head)
         self.mean, self.std = (

@@ -19,7 +19,7 @@ def multiply_adds(function: Callable, *arguments: Any) -> int:
         return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _count(jaxpr: core.Jaxpr) -> int:
+def _count(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
         output = math.prod(equation.outvars[0].aval.shape)
@@ -42,10 +42,13 @@ def _is_jaxpr(value: Any) -> bool:
 
 def trunk_work(network: Network, size: int) -> tuple[int, int]:
     """Multiply-adds of the trunk for one image: in full, and of what a corner patch reaches."""
-    trunk, _ = network.split()
+
+    def trunk(network, image):
+        return network.split()[0](image)
+
     image = jax.ShapeDtypeStruct((SIDE, SIDE, 3), "float32")
     tile = jax.ShapeDtypeStruct((size, size, 3), "float32")
     corner = Patch(size).corner(SIDE, SIDE)
     reach, places = attacks.reach_of(network, image.shape, image.dtype, corner, size)
     memory = jax.eval_shape(reach.prepare, network, image, places)
-    return multiply_adds(trunk, image), multiply_adds(reach.step, network, memory, tile)
+    return multiply_adds(trunk, network, image), multiply_adds(reach.step, network, memory, tile)
