@@ -172,13 +172,17 @@ class Comparison:
             )  # fmt: skip
 
     def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
-        """Compares the noise (N) after an attack."""
+        """Compares the noise (N) after an attack, evaluated incrementally as attacks are."""
         problem, settings = _problem(image, target, attack)
+        reach, places = attacks.reach_of(
+            self.network, image.shape, image.dtype, settings.corner, settings.size
+        )
+        problem = attacks.remember(self.network, problem, reach, places)
         state = attacks.start(self.network, problem, settings.size, attack)
         noise = tensor(state.noise)
         theirs = reference.attack(self.classifier, tensor(image), noise, target, settings)
         states, problems = jax.tree.map(lambda leaf: leaf[None], (state, problem))
-        states, _ = attacks.advance(self.network, states, problems, attack, attack.steps)
+        states, _ = attacks.advance(self.network, states, problems, attack, attack.steps, reach)
         quantity = f"patch after {attack.steps} {attack.optimizer} steps"
         self.add(quantity, states.noise[0], _array(theirs.noise), self.tolerances.patches)
 
