@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from gcpatch.attacks import Attack, Problem, evaluate, reach_of, remember
 from gcpatch.incremental import FULL, incremental, trace
-from gcpatch.networks import random
+from gcpatch.networks import PAPER, random
 from gcpatch.networks.layers import conv, max_pool
 
 SIDE, CHANNELS = 17, 4
@@ -159,3 +160,31 @@ def test_one_batch_may_hold_places_of_one_shape_class(x64):
     for output, corner in zip(outputs, corners, strict=True):
         changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
         np.testing.assert_allclose(output, network.split()[0](changed), rtol=1e-12)
+
+
+PLACES = [(0, 0), (0, 160), (160, 0), (160, 160), (0, 77), (80, 80), (37, 91), (101, 13)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
+def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offsets(name):
+    network, how = random(name), Attack("hide")
+    generator = np.random.default_rng(0)
+    image, tile = (jnp.float32(generator.random((side, side, 3))) for side in (224, 64))
+
+    def gradient(network, tile, problem, reach):
+        return jax.grad(evaluate, argnums=1, has_aux=True)(network, tile, problem, how, reach)[0]
+
+    compiled = jax.jit(gradient, static_argnums=3)
+    worst = {}
+    for corner in PLACES:
+        problem = Problem(
+            image, jnp.asarray(0), jnp.asarray(1), jnp.ones(()), jnp.asarray(corner, jnp.int32),
+            jax.random.key(0),
+        )  # fmt: skip
+        full = compiled(network, tile, problem, None)
+        reach, places = reach_of(network, image.shape, image.dtype, corner, 64)
+        fast = compiled(network, tile, remember(network, problem, reach, places), reach)
+        worst[corner] = float(jnp.linalg.norm(fast - full) / jnp.linalg.norm(full))
+    print(name, worst)
+    assert max(worst.values()) <= 1e-5
