@@ -225,7 +225,8 @@ def _array(values: Any) -> np.ndarray:
 
 def compare(
     network: Network, state_dict: Mapping[str, Any], images: UInt8[np.ndarray, "n h w 3"],
-    precision: str = "float64", steps: int = 0, on_task: Callable[[], Any] = lambda: None,
+    precision: str = "float64", steps: int = 0, optimizers: Sequence[str] = tuple(OPTIMIZERS),
+    on_task: Callable[[], Any] = lambda: None,
 ) -> list[Row]:  # fmt: skip
     """Everything that a network computes beside what PyTorch computes, in that order.
 
@@ -235,6 +236,7 @@ def compare(
         images: 8-bit RGB; losses and gradients of the first `LOSSES_ON`, patches on the first.
         precision: see `Comparison`.
         steps: of each optimiser; none if 0.
+        optimizers: whose steps are compared.
         on_task: called after each image, each image's losses, and each optimiser.
     """
     matmul = jax.default_matmul_precision(PRECISIONS.get(precision, "highest"))
@@ -248,7 +250,7 @@ def compare(
         for image, target in list(zip(unit, targets, strict=True))[:LOSSES_ON]:
             comparison.losses(image, target)
             on_task()
-        for optimizer in OPTIMIZERS if steps else ():
+        for optimizer in optimizers if steps else ():
             attack = Attack(optimizer=optimizer, init="random", steps=steps)
             comparison.patches(unit[0], targets[0], attack)
             on_task()

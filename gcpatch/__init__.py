@@ -12,23 +12,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gcpatch.attacks import Attack, Finished, attack
+    from gcpatch.attacks import Attack
     from gcpatch.checkpoints import load
     from gcpatch.explainers import grad_cam
     from gcpatch.losses import Evidence
     from gcpatch.networks import Network
     from gcpatch.patches import Patch
     from gcpatch.presets import PRESETS
+    from gcpatch.slots import Finished, attack
 
 # Names are imported at first use, so that `gcpatch --help` need not wait for JAX.
 _HOMES = {
     "Attack": "attacks",
     "Evidence": "losses",
-    "Finished": "attacks",
+    "Finished": "slots",
     "Network": "networks",
     "PRESETS": "presets",
     "Patch": "patches",
-    "attack": "attacks",
+    "attack": "slots",
     "grad_cam": "explainers",
     "load": "checkpoints",
 }

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from gcpatch import attacks
+from gcpatch import attacks, slots
 from gcpatch.attacks import Attack, Problem
 from gcpatch.networks import Network
 from gcpatch.patches import Patch
@@ -91,8 +91,9 @@ def measure(
         precision: as `jax.default_matmul_precision` names it.
     """
     corner, how = Patch(size).corner(SIDE, SIDE), Attack(objective="hide")
-    count = None if jax.default_backend() == "cpu" else attacks.CHUNK
-    reach, slots = None, []
+    count = None if jax.default_backend() == "cpu" else slots.CHUNK
+    reach: Any = None
+    problems: Any = []
     for index, image in enumerate(images_for(batch)):
         problem = Problem(
             jnp.asarray(image), jnp.asarray(0), jnp.asarray(index % len(network.categories)),
@@ -101,9 +102,8 @@ def measure(
         if variant == "gcpatch-incremental":
             reach, places = attacks.reach_of(network, image.shape, image.dtype, corner, size)
             problem = attacks.remember(network, problem, reach, places)
-        slots.append(problem)
-    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *slots)
-    del slots
+        problems.append(problem)
+    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     states = jax.vmap(lambda problem: attacks.start(network, problem, size, how))(problems)
     start = time.perf_counter()
     with jax.default_matmul_precision(precision):

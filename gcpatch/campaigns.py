@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gcpatch import images, labels, metrics, render, scenes
-from gcpatch.attacks import Attack, Finished, Problem, stream
+from gcpatch.attacks import Attack, Problem
 from gcpatch.checkpoints import digest
 from gcpatch.errors import UserError
 from gcpatch.explainers import logits_and_grad_cam
@@ -27,6 +27,7 @@ from gcpatch.journal import Journal
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 from gcpatch.patches import Patch, coverage
+from gcpatch.slots import Finished, stream
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless")

@@ -219,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
         "--steps",
         type=int,
         metavar="N",
-        help="steps of each optimiser (default 10, for minis 30; 0: none)",
+        help="steps of each optimiser (default 10, for minis 30; 0: none); sign and adam for large networks",
     )
     verify.add_argument(
         "--run",
@@ -417,7 +417,7 @@ def _batch(text: str) -> int:
     if text == "auto":
         return MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_ON_ACCELERATOR
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"the batch is {text!r}; it must be auto or a number from 1")
+        raise UserError(f"the batch is {text}; it must be auto or at least 1")
     return int(text)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from gcpatch import attacks
+from gcpatch import attacks, slots
 from gcpatch.attacks import (
     HIDDEN,
     HIGHLIGHTED,
@@ -17,18 +17,17 @@ from gcpatch.attacks import (
     Losses,
     Problem,
     advance,
-    attack,
     doubt,
     evaluate,
     shortfall,
     start,
     step,
-    stream,
 )
 from gcpatch.explainers import grad_cam
 from gcpatch.losses import Evidence, energy
 from gcpatch.networks import Network, random
 from gcpatch.patches import Patch, PatchError, coverage, cut, paste
+from gcpatch.slots import attack, stream
 
 MEAN, STD = np.asarray([0.485, 0.456, 0.406]), np.asarray([0.229, 0.224, 0.225])
 SIDE, SIZE = 32, 10  # of images and patches for `tiny`
@@ -445,7 +444,7 @@ MIXED = [(0, 1.0), (1, 0.2), (2, 0.5), (0, 0.9), (2, 1.0)]  # target, ratio
 
 def test_many_images_through_few_slots(tiny64, monkeypatch):
     """Every guarantee that does not depend on how well the attack goes."""
-    monkeypatch.setattr(attacks, "CHUNK", 8)
+    monkeypatch.setattr(slots, "CHUNK", 8)
     row, column = 7, 13
     how = Attack("highlight", steps=19, optimizer="adam", learning_rate=0.2, confidence=0.3)
     problems = [
@@ -560,7 +559,7 @@ def test_an_image_that_is_done_is_frozen(flat):
 
 
 def test_an_early_stop_and_a_limit_that_is_no_multiple_of_the_chunk(flat, monkeypatch):
-    monkeypatch.setattr(attacks, "CHUNK", 8)
+    monkeypatch.setattr(slots, "CHUNK", 8)
     how = Attack("classify", steps=13, patience=3, **CREEP)
     counts = []
     outcomes = dict(stream(flat, sure_and_lost(flat), SMALL, how, batch=2, on_steps=counts.append))
@@ -589,7 +588,7 @@ def bowl(evidence):
 
 
 def test_the_best_patch_is_kept_and_not_the_last(flat, monkeypatch):
-    monkeypatch.setattr(attacks, "CHUNK", 3)
+    monkeypatch.setattr(slots, "CHUNK", 3)
     how = Attack(
         bowl, steps=7, optimizer="momentum", learning_rate=2.0, ce_weight=0.0, project=False
     )
@@ -787,7 +786,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(flat, monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return advance(network, states, *rest)
 
-    monkeypatch.setattr(attacks, "advance", greedy)
+    monkeypatch.setattr(slots, "advance", greedy)
     notes = []
     found = dict(stream(flat, problems, SMALL, how, 8, on_batch=notes.append))
     assert notes == [4, 2, 1]
@@ -802,6 +801,6 @@ def test_other_errors_of_the_device_are_told(flat, monkeypatch):
     def broken(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(attacks, "advance", broken)
+    monkeypatch.setattr(slots, "advance", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         list(stream(flat, [flat_problem()], SMALL, Attack(steps=1)))
