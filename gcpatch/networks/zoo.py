@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import numpy as np
 from flax import nnx
 
@@ -76,7 +77,17 @@ def create(name: str, categories: tuple[str, ...] | None = None) -> Network:
         numbered = tuple(f"class {i}" for i in range(IMAGENET_CLASSES))
         categories = scenes.CATEGORIES if name in MINIS else numbered
     constructor = partial(CONSTRUCTORS[name], name, tuple(categories))
-    return nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
+    return nnx.eval_shape(lambda: constructor(rngs=_OneKey()))
+
+
+class _OneKey(nnx.Rngs):
+    """The same key for every weight: only shapes are wanted, and counting keys takes seconds."""
+
+    def __init__(self):
+        pass
+
+    def params(self):
+        return jax.random.key(0)
 
 
 def random(name: str, seed: int = 0, dtype: str = "float32") -> Network:
