@@ -198,15 +198,15 @@ def _bins(length: int, count: int, dtype) -> np.ndarray | None:
 
 def linear_of_map(size: int, channels: int, features: int, *, rngs: nnx.Rngs) -> nnx.LinearGeneral:
     """A linear layer of a whole map `[..., size, size, channels]`."""
-
-    def flat(inputs, kernel, _, precision=None, **__):
-        # A product of matrices has a gradient that transposes nothing (7x faster for VGG19).
-        inputs, kernel = inputs.reshape(*inputs.shape[:-3], -1), kernel.reshape(-1, features)
-        return jnp.matmul(inputs, kernel, precision=precision)
-
     return nnx.LinearGeneral(
-        (size, size, channels), features, axis=(-3, -2, -1), dot_general=flat, rngs=rngs
+        (size, size, channels), features, axis=(-3, -2, -1), dot_general=_flat_product, rngs=rngs
     )
+
+
+def _flat_product(inputs, kernel, _, precision=None, **__):
+    """A product of matrices, whose gradient transposes nothing (3x faster for VGG19's head)."""
+    inputs, kernel = inputs.reshape(*inputs.shape[:-3], -1), kernel.reshape(-1, kernel.shape[-1])
+    return jnp.matmul(inputs, kernel, precision=precision)
 
 
 def stack(layers: Sequence[nnx.Module]) -> nnx.List:
