@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gcpatch.errors import UserError
 from gcpatch.explainers import logits_and_grad_cam
+from gcpatch.hoisting import Hoisted, hoist
 from gcpatch.incremental import Incremental, Memory, incremental, trace
 from gcpatch.losses import OBJECTIVES, Evidence, Objective, cross_entropy, energy
 from gcpatch.networks import Network
@@ -271,18 +272,33 @@ def advance(
     """
     if jax.default_backend() != "cpu":
         return steps(network, states, problems, attack, count, reach)
-    history = []
+    early, late = one_step(network, states, problems, attack, reach)
+    weights, history = early(network), []
     for _ in range(count):
-        states, losses = steps(network, states, problems, attack, None, reach)
+        states, losses = late(weights, states, problems, attack)
         history.append(losses)
     return states, jax.tree.map(lambda *parts: np.stack(parts), *history)
 
 
-@partial(jax.jit, static_argnames=("count", "reach"), donate_argnums=1)
-def steps(
+def one_step(
+    network: Network, states: State, problems: Problem, attack: Attack, reach: Incremental | None
+) -> Hoisted:
+    """A step for a batch, compiled; what depends on the weights alone in a program of its own."""
+    leaves, structure = jax.tree.flatten((network, states, problems, attack))
+    return _one_step(structure, tuple(map(jax.typeof, leaves)), reach)
+
+
+@lru_cache
+def _one_step(structure, leaves, reach) -> Hoisted:
+    step = partial(_steps, count=None, reach=reach)
+    early, late = hoist(step, *jax.tree.unflatten(structure, leaves))
+    return Hoisted(jax.jit(early), jax.jit(late, donate_argnums=1))
+
+
+def _steps(
     network: Network, states: State, problems: Problem, attack: Attack, count: int | None, reach
 ) -> tuple[State, Losses]:
-    """`count` steps for a batch in one program; one, without an axis of steps, if None."""
+    """`count` steps for a batch; one, without an axis of steps, if None."""
 
     def one(state: State, problem: Problem) -> tuple[State, Losses]:
         new, losses = step(network, state, problem, attack, reach)
@@ -292,6 +308,9 @@ def steps(
         return jax.vmap(one)(states, problems)
 
     return all_of(states, None) if count is None else lax.scan(all_of, states, length=count)
+
+
+steps = jax.jit(_steps, static_argnames=("count", "reach"), donate_argnums=1)
 
 
 def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1 h2 w2 c"]:

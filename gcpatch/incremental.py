@@ -32,6 +32,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array, Float, Int
 
+from gcpatch.hoisting import bind
 from gcpatch.networks import layers
 from gcpatch.networks.network import ArrayLike
 
@@ -218,14 +219,6 @@ def _changes_inside(box: Any) -> bool:
 # ---- evaluation
 
 
-def _bind(equation, values) -> list[Any]:
-    """An equation's outputs, as JAX computes them."""
-    found = equation.primitive.get_bind_params(equation.params)
-    functions, params = found if isinstance(found, tuple) else ((), found)  # JAX before 0.10
-    outputs = equation.primitive.bind(*functions, *values, **params)
-    return outputs if equation.primitive.multiple_results else [outputs]
-
-
 def _apply(operation: Operation, equation, values) -> list[Any]:
     """An equation's outputs on rectangles."""
     params = equation.params
@@ -244,7 +237,7 @@ def _apply(operation: Operation, equation, values) -> list[Any]:
         case "custom_jvp_call":
             return [jax.nn.relu(*values)]
         case _:
-            return _bind(equation, values)
+            return bind(equation, values)
 
 
 def _cut(value: Array, box: Box) -> Array:
@@ -318,7 +311,7 @@ class Incremental:
             memory.append([_keep(*part, origins) for part in parts])
             return values
 
-        self._evaluate(params, image, complete, lambda _, *equation: _bind(*equation))
+        self._evaluate(params, image, complete, lambda _, *equation: bind(*equation))
         return memory
 
     def step(self, params: Any, memory: Memory, tile: Float[Array, "s s c"]) -> Array:
@@ -337,7 +330,7 @@ class Incremental:
         for operation, equation in zip(self.operations, jaxpr.eqns, strict=False):
             read = [v.val if isinstance(v, core.Literal) else values[v] for v in equation.invars]
             if operation is None:
-                outputs = _bind(equation, read)
+                outputs = bind(equation, read)
             else:
                 outputs = apply(operation, equation, complete(operation, read))
             values |= dict(zip(equation.outvars, outputs, strict=True))

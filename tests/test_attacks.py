@@ -458,12 +458,12 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
             drawn.append(place)
             yield one
 
-    compiled = attacks.steps._cache_size()
+    compiled = attacks._one_step.cache_info().misses
     outcomes = {}
     for place, outcome in stream(tiny64, draw(), SIZE, how, batch=2, on_steps=counts.append):
         assert len(drawn) <= 2 + len(outcomes)  # a problem is drawn when its slot is free
         outcomes[place] = outcome
-    assert attacks.steps._cache_size() == compiled + 1
+    assert attacks._one_step.cache_info().misses == compiled + 1
     assert sorted(outcomes) == [0, 1, 2, 3, 4]
     assert sum(counts) == sum(outcome.steps for outcome in outcomes.values())
 
@@ -488,7 +488,7 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
         # The same image alone, beside an idle slot.
         ((_, alone),) = stream(tiny64, [one], SIZE, how, batch=2)
         assert_same(alone, outcome, rtol=1e-6, atol=1e-9)
-    assert attacks.steps._cache_size() == compiled + 1
+    assert attacks._one_step.cache_info().misses == compiled + 1
 
 
 def test_steps_in_pieces_are_steps_at_once(flat):
@@ -511,10 +511,10 @@ def test_a_batch_is_its_images(flat):
     ]
     states, stacked = batched(flat, problems, SMALL, how)
     others = batched(flat, [one._replace(corner=one.corner[::-1]) for one in problems], SMALL, how)
-    compiled = attacks.steps._cache_size()
+    compiled = attacks._one_step.cache_info().misses
     states, history = advance(flat, states, stacked, how, 4)
     advance(flat, *others, how, 4)
-    assert attacks.steps._cache_size() == compiled + 1
+    assert attacks._one_step.cache_info().misses == compiled + 1
     assert history.total.shape == (4, 2)
     for slot, one in enumerate(problems):
         state = start(flat, one, SMALL, how)
@@ -738,14 +738,14 @@ def test_one_program_serves_all_images_targets_weights_rates_and_places_of_a_cla
         return attack(network, images, targets, Patch(16, 0.5, position), how, batch=2)
 
     run([1, 2], (96, 96))
-    before = attacks.steps._cache_size()
+    before = attacks._one_step.cache_info().misses
     first = run([3, 4], (112, 80), ce_weight=0.7, learning_rate=0.3, confidence=0.2, steps=3)
     second = run([3, 4], (112, 80), ce_weight=0.1, learning_rate=0.1, patience=2)
-    assert attacks.steps._cache_size() == before
+    assert attacks._one_step.cache_info().misses == before
     assert first[0].losses.total != second[0].losses.total  # the numbers are not baked in
     assert [outcome.steps for outcome in (*first, *second)] == [3, 3, 2, 2]
     run([1, 2], (97, 96))
-    assert attacks.steps._cache_size() == before + 1
+    assert attacks._one_step.cache_info().misses == before + 1
 
 
 @pytest.mark.parametrize("name", ["mini_vgg_bn", "mini_resnext"])
