@@ -42,10 +42,10 @@ def conv(
 ):  # fmt: skip
     """`lax.conv_general_dilated` in NHWC, written for the platform that runs it.
 
-    XLA's convolutions are right on accelerators. On a CPU five shapes are faster as something
-    else: grouped kernels as one convolution a group, 1x1 kernels as a matrix product, 3x3 kernels
-    on small maps as nine shifted views and one matrix product, strided kernels on images as plain
-    ones on blocks of pixels (whose gradient by the image is 6x faster), and kernels without
+    XLA's convolutions are right on accelerators. On a CPU six cases are faster as something else:
+    grouped kernels as one convolution a group, 1x1 kernels as a matrix product, 3x3 kernels on
+    small maps, and float64, as shifted views and one matrix product, strided kernels on images as
+    plain ones on blocks of pixels (whose gradient by the image is 6x faster), and kernels without
     padding as ones with it.
     """
     if _written_for_cpu() and set(rhs_dilation) == {1}:
@@ -69,19 +69,28 @@ def _conv_cpu(inputs, kernel, strides, padding, groups, precision):
         return jnp.matmul(views, kernel[0, 0], precision=precision)
     if strides[0] == strides[1] > 1 and inputs.shape[-1] <= 4 and height == width:
         return _conv_of_blocks(inputs, kernel, strides[0], padding, precision)
-    if (height, width) == (3, 3) and tuple(strides) == (1, 1) and max(inputs.shape[1:3]) <= 7:
-        padded = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
-        rows, columns = padded.shape[1] - 2, padded.shape[2] - 2
-        views = jnp.concatenate(
-            [padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], axis=-1
-        )
-        return jnp.matmul(views, kernel.reshape(-1, kernel.shape[-1]), precision=precision)
+    small = (height, width) == (3, 3) and tuple(strides) == (1, 1) and max(inputs.shape[1:3]) <= 7
+    if small or inputs.dtype == jnp.float64:
+        return _conv_of_views(inputs, kernel, strides, padding, precision)
     crop = 1 if unpadded and tuple(strides) == (1, 1) else 0  # 3x faster with any padding
     outputs = lax.conv_general_dilated(
         inputs, kernel, strides, ((0, 0), (crop, crop)) if crop else padding,
         dimension_numbers=DIMENSIONS, precision=precision,
     )  # fmt: skip
     return outputs[:, :, crop:-crop] if crop else outputs
+
+
+def _conv_of_views(inputs, kernel, strides, padding, precision):
+    """A convolution as one matrix product of shifted views of its inputs."""
+    height, width = kernel.shape[:2]
+    padded = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+    rows, columns = padded.shape[1] - height + 1, padded.shape[2] - width + 1
+    views = [
+        padded[:, i : i + rows : strides[0], j : j + columns : strides[1]]
+        for i, j in itertools.product(range(height), range(width))
+    ]
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    return jnp.matmul(jnp.concatenate(views, axis=-1), flat, precision=precision)
 
 
 def _conv_of_blocks(inputs, kernel, stride, padding, precision):
