@@ -253,7 +253,7 @@ CONVOLUTIONS = {
     "case, dtype",
     [
         *((case, "float32") for case in CONVOLUTIONS),
-        *((case, "float64") for case in ("plain", "1x1 strided", "3x3 on a small map", "groups")),
+        *((case, "float64") for case in CONVOLUTIONS),
     ],
 )
 def test_convolution(case, dtype, x64, accelerator):
@@ -272,6 +272,7 @@ def test_convolution(case, dtype, x64, accelerator):
         )  # fmt: skip
 
     assert_same_function(jax.jit(ours), jax.jit(oracle), x, kernel)
+    on_cpu = on_cpu if dtype == "float32" or case == "stem" else 0
     assert str(jax.make_jaxpr(ours)(x, kernel)).count("= conv_general_dilated[") == on_cpu
     accelerator()
     jaxpr = str(jax.make_jaxpr(lambda *arguments: ours(*arguments))(x, kernel))
