@@ -13,13 +13,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from gcpatch import campaigns, checkpoints
 from gcpatch.attacks import Attack
 from gcpatch.journal import Journal
 from gcpatch.networks import MINIS
 from gcpatch.patches import Patch
+from gcpatch.watching import Watch
 
 SEED = 3  # training sees the scenes of seed 1, its accuracy is measured on those of seed 2
 PATCHES = {64: Patch(64, 1.0), 32: Patch(32, 0.2)}  # the paper's two cases
@@ -37,10 +36,8 @@ def cell(name: str, patch: Patch, attack: Attack, scenes: int, out: Path) -> dic
     folder = out / f"{name}-{attack.objective}-{patch.size}"
     journal = Journal(folder, described, resume=True)
     items = campaigns.from_scenes(SEED, scenes, 224)
-    with tqdm(total=scenes, initial=len(journal.done), desc=folder.name, unit=" scenes") as bar:
-        campaigns.run(
-            journal, network, items, patch, attack, batch=8, on_record=lambda _: bar.update()
-        )
+    with Watch(scenes, len(journal.done)) as watch:
+        list(campaigns.run(journal, network, items, patch, attack, batch=8, watch=watch))
     return journal.close()
 
 

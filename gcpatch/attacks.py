@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gcpatch.errors import UserError
@@ -32,6 +33,8 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
 LEARNING_RATES = {"sign": 0.05, "sgd": 50.0, "momentum": 5.0, "adam": 0.1}
 NUMBERS = ("steps", "learning_rate", "ce_weight", "confidence", "patience")
 STARTS = ("mean", "image", "random", "clean")
+
+BATCH = PartitionSpec("batch")  # the one axis of a mesh of devices
 
 # What counts as fooled, and the margin that the attack adds so that 8 bits do not undo it.
 HIDDEN, HIGHLIGHTED, MARGIN = 0.05, 0.5, 0.02
@@ -253,7 +256,8 @@ def step(
         noise = jnp.clip(noise, black, white)
     streak = jnp.where(lacking == 0, state.streak + 1, 0)
     count = state.step + 1
-    done = (streak >= attack.patience) | (count >= attack.steps)
+    broken = ~jnp.isfinite(losses.total)
+    done = (streak >= attack.patience) | (count >= attack.steps) | broken
     best, best_lacking, best_losses = jax.tree.map(
         partial(jnp.where, lacking < state.best_shortfall),
         (tile, lacking, losses), (state.best_tile, state.best_shortfall, state.best_losses),
@@ -263,16 +267,17 @@ def step(
 
 def advance(
     network: Network, states: State, problems: Problem, attack: Attack, count: int,
-    reach: Incremental | None = None,
+    reach: Incremental | None = None, mesh: Mesh | None = None,
 ) -> tuple[State, Losses]:  # fmt: skip
     """`count` steps for a batch of images that are not done; the history is `[count, batch]`.
 
     On accelerators one program; on CPUs, where XLA's loops take more than twice as long as their
-    bodies do alone, a program for a step. The states given are consumed.
+    bodies do alone, a program for a step. The states given are consumed. With a mesh of devices
+    each takes its part of the batch, by the program that it would run for that part alone.
     """
     if jax.default_backend() != "cpu":
-        return steps(network, states, problems, attack, count, reach)
-    early, late = one_step(network, states, problems, attack, reach)
+        return steps(network, states, problems, attack, count, reach, mesh)
+    early, late = one_step(network, states, problems, attack, reach, mesh)
     weights, history = early(network), []
     for _ in range(count):
         states, losses = late(weights, states, problems, attack)
@@ -281,17 +286,29 @@ def advance(
 
 
 def one_step(
-    network: Network, states: State, problems: Problem, attack: Attack, reach: Incremental | None
-) -> Hoisted:
+    network: Network, states: State, problems: Problem, attack: Attack, reach: Incremental | None,
+    mesh: Mesh | None = None,
+) -> Hoisted:  # fmt: skip
     """A step for a batch, compiled; what depends on the weights alone in a program of its own."""
-    leaves, structure = jax.tree.flatten((network, states, problems, attack))
-    return _one_step(structure, tuple(map(jax.typeof, leaves)), reach)
+    whole = jax.tree.map(_shape, (network, attack))
+    share = jax.tree.map(partial(_shape, parts=mesh.size if mesh else 1), (states, problems))
+    leaves, structure = jax.tree.flatten((whole, share))
+    return _one_step(structure, tuple(leaves), reach, mesh)
+
+
+def _shape(leaf: Any, parts: int = 1) -> jax.ShapeDtypeStruct:
+    """What of an argument, or of one of its equal parts, a program depends on: not its devices."""
+    kind = jax.typeof(leaf)
+    shape = tuple(n if axis else n // parts for axis, n in enumerate(kind.shape))
+    return jax.ShapeDtypeStruct(shape, kind.dtype, weak_type=kind.weak_type)
 
 
 @lru_cache
-def _one_step(structure, leaves, reach) -> Hoisted:
+def _one_step(structure, leaves, reach, mesh) -> Hoisted:
+    (network, attack), (states, problems) = jax.tree.unflatten(structure, leaves)
     step = partial(_steps, count=None, reach=reach)
-    early, late = hoist(step, *jax.tree.unflatten(structure, leaves))
+    early, late = hoist(step, network, states, problems, attack)
+    late = _on(mesh, late, BATCH)
     return Hoisted(jax.jit(early), jax.jit(late, donate_argnums=1))
 
 
@@ -310,7 +327,27 @@ def _steps(
     return all_of(states, None) if count is None else lax.scan(all_of, states, length=count)
 
 
-steps = jax.jit(_steps, static_argnames=("count", "reach"), donate_argnums=1)
+@partial(jax.jit, static_argnames=("count", "reach", "mesh"), donate_argnums=1)
+def steps(
+    network: Network, states: State, problems: Problem, attack: Attack, count: int, reach,
+    mesh: Mesh | None = None,
+) -> tuple[State, Losses]:  # fmt: skip
+    """`count` steps for a batch in one program."""
+    several = _on(
+        mesh, partial(_steps, count=count, reach=reach), (BATCH, PartitionSpec(None, "batch"))
+    )
+    return several(network, states, problems, attack)
+
+
+def _on(mesh: Mesh | None, program: Callable, out_specs: Any) -> Callable:
+    """A program of weights, states, problems and an attack, for each device's part of a batch."""
+    if mesh is None:
+        return program
+    whole = PartitionSpec()
+    return jax.shard_map(
+        program, mesh=mesh, in_specs=(whole, BATCH, BATCH, whole), out_specs=out_specs,
+        check_vma=False,
+    )  # fmt: skip
 
 
 def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1 h2 w2 c"]:

@@ -4,10 +4,15 @@ import dataclasses
 import datetime
 import hashlib
 import itertools
+import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +24,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from gcpatch import images, labels, metrics, render, scenes
-from gcpatch.attacks import Attack, Problem
+from gcpatch.ahead import ahead
+from gcpatch.attacks import Attack, Problem, start
 from gcpatch.checkpoints import digest
 from gcpatch.errors import UserError
 from gcpatch.explainers import logits_and_grad_cam
@@ -27,9 +33,13 @@ from gcpatch.journal import Journal
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 from gcpatch.patches import Patch, coverage
-from gcpatch.slots import Finished, stream
+from gcpatch.slots import Finished, Slots, Underway, stream
+from gcpatch.snapshots import Begun, Snapshots
+from gcpatch.watching import Silent
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
+LAG = 4 * THREADS  # images whose files may wait to be written
 PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless")
 FIELDS = (
     "id", "source", "sha256", "model", "objective", "target", "clean", "adversarial", "png",
@@ -134,13 +144,13 @@ class _Clean(NamedTuple):
 def run(
     journal: Journal, network: Network, items: Iterable[Item], patch: Patch, attack: Attack,
     *, target: str = "random", seed: int = 0, batch: int = 8, precision: str = "float32",
-    on_record: Callable[[dict[str, Any]], None] = lambda record: None,
-    on_steps: Callable[[int], None] = lambda count: None,
-    on_batch: Callable[[int], None] = lambda batch: None,
-) -> list[dict[str, Any]]:  # fmt: skip
+    devices: Sequence[jax.Device] | None = None, every: float = 60, watch: Silent | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Attacks the items that the journal lacks and writes their files and records.
 
-    An item that cannot be done costs only itself: its record says why.
+    Images are read ahead of the devices and written behind them, in threads. An item that cannot
+    be done costs only itself: its record says why. What is under way is kept in snapshots, which
+    the next run in the same folder takes up; the outcome is that of a run without a break.
 
     Args:
         journal: the run's folder.
@@ -150,65 +160,162 @@ def run(
         attack: how to optimise it.
         target: one of `labels.RULES`, or a class by name or number.
         seed: of everything random; an image's own numbers come from it and the image's digest.
-        batch: how many images are optimised at a time.
+        batch: how many images a device optimises at a time. Records do not depend on the number
+            of devices; they depend on this, by rounding.
         precision: of the optimisation, in `PRECISIONS`; everything recorded is in float32.
-        on_record: called with each new record.
-        on_steps: called with the number of image-steps taken since the last call.
-        on_batch: called with the new `batch` when the device lacked memory for the old one.
+        devices: to share the images; JAX's default device if None.
+        every: seconds between snapshots.
+        watch: is told what happens, and may ask for an end.
 
-    Returns:
-        The new records, in the order in which they came to be.
+    Yields:
+        The new records, in the order in which the images are done.
+
+    Raises:
+        OSError: the run's folder cannot be written; what is recorded is whole.
     """
-    waiting: dict[int, _Clean] = {}
-    written: list[dict[str, Any]] = []
-    numbers = itertools.count()
-    name = _name(attack)
+    campaign = _Campaign(journal, network, patch, attack, target, seed, watch or Silent())
+    yield from campaign.run(items, batch, PRECISIONS[precision], devices, every)
 
-    def keep(record: dict[str, Any]) -> None:
-        record = {field: None for field in FIELDS} | record | {"error": record.get("error")}
-        journal.append(record)
-        written.append(record)
-        on_record(record)
 
-    def problems() -> Iterator[Problem]:
-        for item in items:
-            if item.id in journal.done:
-                continue
-            identity = {
-                "id": item.id,
-                "source": item.source,
-                "model": network.name,
-                "objective": name,
-            }
-            try:
-                clean = _look_at(network, item, target, seed)
-                corner = patch.corner(*clean.picture.pixels.shape[:2])
-            except UserError as error:
-                keep(identity | {"error": str(error)})
-                continue
-            waiting[next(numbers)] = clean
-            yield Problem(
-                jnp.asarray(clean.picture.pixels, jnp.float32) / 255,
-                jnp.asarray(clean.label, jnp.int32),
-                jnp.asarray(clean.target, jnp.int32),
-                jnp.asarray(patch.ratio, jnp.float32),
-                jnp.asarray(corner, jnp.int32),
-                jax.random.key(_seeds(seed, clean.picture.sha256)[1]),
-            )
+class _Stop(Exception):  # noqa: N818
+    """Somebody asked for an end."""
 
-    queue = problems()
-    if (first := next(queue, None)) is None:
-        return written
-    row, column = map(int, first.corner)  # that of all: the images of a run have one size
-    outcomes = stream(
-        network, itertools.chain([first], queue), patch.size, attack, batch, on_steps,
-        PRECISIONS[precision], (row, column), on_batch,
-    )  # fmt: skip
-    for index, finished in outcomes:
-        clean = waiting.pop(index)
-        conclude = partial(_conclude, network, clean, finished, patch, name)
-        keep(journal.store(clean.item.id, conclude, finished.history))
-    return written
+
+class _Campaign:
+    """A run: images that are read, attacked and written at the same time."""
+
+    def __init__(self, journal, network, patch, attack, target, seed, watch):
+        self.journal, self.network, self.patch, self.attack = journal, network, patch, attack
+        self.target, self.seed, self.watch = target, seed, watch
+        self.name = _name(attack)
+        self.waiting: dict[int, _Clean] = {}
+        self.writing: deque[Future[dict[str, Any]]] = deque()
+        self.snapshots = Snapshots(journal.folder / "snapshots")
+        self.begun: dict[str, Begun] | None = None
+
+    def run(self, items, batch, precision, devices, every) -> Iterator[dict[str, Any]]:
+        saved = time.monotonic()
+
+        def on_chunk(slots: Slots) -> None:
+            nonlocal saved
+            if self.watch.stopped or time.monotonic() - saved >= every:
+                self._save(slots)
+                saved = time.monotonic()
+            if self.watch.stopped:
+                raise _Stop
+
+        with (
+            ThreadPoolExecutor(THREADS, "write") as pool,
+            closing(self._problems(items, pool)) as problems,
+            closing(self.snapshots),
+        ):
+            if (first := next(problems, None)) is not None:
+                corner = self.patch.corner(*self.waiting[0].picture.pixels.shape[:2])
+                outcomes = stream(
+                    self.network, itertools.chain([first], problems), self.patch.size, self.attack,
+                    batch, self.watch.steps, precision, corner, self._smaller, on_chunk, devices,
+                )  # fmt: skip
+                with suppress(_Stop):
+                    for place, finished in outcomes:
+                        clean = self.waiting.pop(place)
+                        self.writing.append(pool.submit(self._write, clean, finished))
+                        yield from self._written(LAG)
+            yield from self._written(0)
+        if not self.watch.stopped:
+            self.snapshots.clear()
+
+    def _problems(self, items, pool) -> Generator[Problem | Underway, None, None]:
+        """What is to be attacked, from images that threads read ahead."""
+        fresh = (item for item in items if item.id not in self.journal.done)
+        with closing(ahead(self._look, fresh, THREADS)) as looks:
+            place = 0
+            for item, future in looks:
+                try:
+                    clean = future.result()
+                except Exception as error:  # whatever is wrong with this one image
+                    self.writing.append(pool.submit(self._append, item, {"error": _reason(error)}))
+                    continue
+                self.waiting[place] = clean
+                place += 1
+                yield self._problem(clean)
+
+    def _problem(self, clean: "_Clean") -> Problem | Underway:
+        picture = clean.picture
+        corner = self.patch.corner(*picture.pixels.shape[:2])
+        problem = Problem(
+            jnp.asarray(picture.pixels, jnp.float32) / 255,
+            jnp.asarray(clean.label, jnp.int32),
+            jnp.asarray(clean.target, jnp.int32),
+            jnp.asarray(self.patch.ratio, jnp.float32),
+            jnp.asarray(corner, jnp.int32),
+            jax.random.key(_seeds(self.seed, picture.sha256)[1]),
+        )
+        if self.begun is None:
+            begin = partial(start, size=self.patch.size)
+            like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
+            self.begun = self.snapshots.load(like, self.watch.note)
+        found = self.begun.get(clean.item.id)
+        if found is None or found.sha256 != picture.sha256:
+            return problem
+        return Underway(problem, found.state, found.history)
+
+    def _look(self, item: Item) -> "_Clean":
+        clean = _look_at(self.network, item, self.target, self.seed)
+        self.patch.corner(*clean.picture.pixels.shape[:2])
+        return clean
+
+    def _save(self, slots: Slots) -> None:
+        """Puts what is in the slots on the disk, behind the files of what has left them."""
+        wait(self.writing)
+        begun = {}
+        for place, (_, state, history) in slots.underway().items():
+            item, picture = self.waiting[place][:2]
+            begun[item.id] = Begun(picture.sha256, state, history)
+        try:
+            self.snapshots.save(begun)
+        except Exception as error:  # a snapshot is a precaution, whatever Orbax has against it
+            self.watch.note(f"no snapshot could be written: {error}")
+
+    def _smaller(self, batch: int) -> None:
+        self.watch.note(f"out of memory: going on with --batch {batch}")
+
+    def _written(self, most: int) -> Iterator[dict[str, Any]]:
+        """The records that are on the disk by now; waits until at most so many are not."""
+        while self.writing and (len(self.writing) > most or self.writing[0].done()):
+            record = self.writing.popleft().result()
+            self.watch.record(record)
+            yield record
+
+    def _write(self, clean: "_Clean", finished: Finished) -> dict[str, Any]:
+        """An image's files and then its record."""
+        conclude = partial(_conclude, self.network, clean, finished, self.patch, self.name)
+        try:
+            if not np.isfinite(finished.history.total[-1]):
+                raise UserError(
+                    f"the loss is {finished.history.total[-1]} at step {finished.steps}; "
+                    "nothing can be optimised from there"
+                )
+            record = self.journal.store(clean.item.id, conclude, finished.history)
+        except images.ImageError as error:
+            raise OSError(str(error)) from None
+        except OSError:
+            raise
+        except Exception as error:  # whatever is wrong with this one image
+            record = {"error": _reason(error)}
+        return self._append(clean.item, record)
+
+    def _append(self, item: Item, record: dict[str, Any]) -> dict[str, Any]:
+        known = {
+            "id": item.id, "source": item.source, "model": self.network.name,
+            "objective": self.name, "error": None,
+        }  # fmt: skip
+        record = dict.fromkeys(FIELDS) | known | record
+        self.journal.append(record)
+        return record
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def _seeds(seed: int, sha256: str) -> tuple[int, int]:
@@ -242,10 +349,7 @@ def _conclude(
     png = _answer(network, png_logits)
     record = {
         "id": clean.item.id,
-        "source": clean.item.source,
         "sha256": clean.picture.sha256,
-        "model": network.name,
-        "objective": name,
         "target": {"id": clean.target, "name": network.categories[clean.target]},
         "clean": _answer(network, clean.logits),
         "adversarial": _answer(network, logits),

@@ -15,6 +15,7 @@ USAGE, FAILED, INTERRUPTED = 2, 1, 130
 IMAGE_SIZE = 224
 DEMO_SCENES, DEMO_SEED = 4, 7
 MOST_ON_CPU, MOST_ON_ACCELERATOR = 8, 512  # images at a time; more is no faster
+MOST_SHOWN = 100  # records in the table on the terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,10 +146,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     attack.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     attack.add_argument(
+        "--checkpoint-every",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how often what is under way is kept for --resume (default 60)",
+    )
+    attack.add_argument(
         "--shard",
         default="1/1",
         metavar="I/N",
         help="take only the I-th of N equal parts of the images",
+    )
+    attack.add_argument(
+        "--distributed",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT,N,I",
+        help="be one process of N under jax.distributed, which finds Slurm, MPI, Kubernetes and TPU clusters by itself; each takes its part of the images into DIR/part-I-of-N",
+    )
+    attack.add_argument(
+        "--log-json", action="store_true", help="JSON lines on standard error instead of a bar"
+    )
+    attack.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="write scalars for TensorBoard"
     )
     _json(attack)
 
@@ -285,7 +306,7 @@ def _json(parser: argparse.ArgumentParser) -> None:
 def _demo(options: argparse.Namespace) -> int:
     import shutil
 
-    from gcpatch import campaigns, checkpoints, report
+    from gcpatch import campaigns, checkpoints, report, watching
     from gcpatch.attacks import Attack
     from gcpatch.journal import Journal, is_run_of
     from gcpatch.networks import MINIS
@@ -298,17 +319,16 @@ def _demo(options: argparse.Namespace) -> int:
     if is_run_of(options.out, described):  # an older demo, which nobody misses
         shutil.rmtree(options.out)
     journal = Journal(options.out, described)
-    records = []
-    with _Progress(DEMO_SCENES * len(networks), attack.steps) as progress:
+    records: list[dict[str, Any]] = []
+    with watching.Watch(DEMO_SCENES * len(networks)) as watch:
         for network in networks:
             items = [
                 item._replace(id=f"{network.name}-{item.id}")
                 for item in campaigns.from_scenes(DEMO_SEED, DEMO_SCENES, IMAGE_SIZE)
             ]
             records += campaigns.run(
-                journal, network, items, patch, attack, batch=DEMO_SCENES,
-                on_record=progress.record, on_steps=progress.steps,
-            )  # fmt: skip
+                journal, network, items, patch, attack, batch=DEMO_SCENES, watch=watch
+            )
     journal.close()
     page = report.write_report(options.out)
     _print_records(records, options.json)
@@ -318,40 +338,90 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _attack(options: argparse.Namespace) -> int:
-    from gcpatch import campaigns, checkpoints, labels, report
+    import jax
+
+    from gcpatch import campaigns, checkpoints, labels, report, watching
     from gcpatch.images import RESIZE_MODES, find_images
     from gcpatch.journal import Journal
 
     _choose("resize mode", options.resize_mode, RESIZE_MODES)
     patch, attack = _settings(options)
     patch.corner(IMAGE_SIZE, IMAGE_SIZE)
+    if not options.checkpoint_every > 0:
+        raise UserError(f"--checkpoint-every is {options.checkpoint_every}; it must be over 0")
+    (part, parts), out = _part(options)
     batch = _batch(options.batch)
     items = campaigns.from_files(find_images(options.images), IMAGE_SIZE, options.resize_mode)
-    items = _shard(items, options.shard)
+    items = items[part - 1 :: parts]
     network = checkpoints.load(options.model, options.weights, seed=options.seed)
     labels.check(options.target, network.categories)
     settings = {
         "model": network.name, "target": options.target, "seed": options.seed,
-        "resize_mode": options.resize_mode, "precision": options.precision, "shard": options.shard,
+        "resize_mode": options.resize_mode, "precision": options.precision,
+        "shard": f"{part}/{parts}",
     }  # fmt: skip
     described = campaigns.describe([network], patch, attack, settings)
-    journal = Journal(options.out, described, resume=options.resume)
-    items = [item for item in items if item.id not in journal.done]
-    with _Progress(len(items), attack.steps) as progress:
-        records = campaigns.run(
+    journal = Journal(out, described, resume=options.resume)
+    done, devices = sum(item.id in journal.done for item in items), jax.local_devices()
+    shown: list[dict[str, Any]] = []
+    with (
+        watching.Watch(
+            len(items), done, log=options.log_json, tensorboard=options.tensorboard
+        ) as watch,
+        watch.signals(),
+    ):
+        for record in campaigns.run(
             journal, network, items, patch, attack, target=options.target, seed=options.seed,
-            batch=max(1, min(batch, len(items))), precision=options.precision,
-            on_record=progress.record, on_steps=progress.steps, on_batch=progress.batch,
-        )  # fmt: skip
+            batch=min(batch, -(-len(items) // len(devices))), precision=options.precision,
+            devices=devices if len(devices) > 1 else None, every=options.checkpoint_every,
+            watch=watch,
+        ):  # fmt: skip
+            shown += [record] if len(shown) < MOST_SHOWN else []
+    if watch.stopped:
+        print(f"gcpatch attack: stopped; {options.again}", file=sys.stderr)
+        return 128 + watch.stopped
     summary = journal.close()
-    page = report.write_report(options.out)
+    page = report.write_report(out)
     if options.json:
         print(json.dumps(summary, indent=2))
     else:
-        _print_records(records, False)
+        _print_records(shown, False)
         _print_summary(summary)
         print(f"report: {page}")
     return FAILED if summary["failed"] else 0
+
+
+def _part(options: argparse.Namespace) -> tuple[tuple[int, int], Path]:
+    """Which part of the images this process takes, (I, N), and the folder for it."""
+    import jax
+
+    if options.distributed is None:
+        return _shard(options.shard), options.out
+    if options.shard != "1/1":
+        raise UserError("--distributed gives each process its part; leave out --shard")
+    _join(options.distributed)
+    part, parts = jax.process_index() + 1, jax.process_count()
+    return (part, parts), options.out / f"part-{part}-of-{parts}"
+
+
+def _join(text: str) -> None:
+    """Makes this process one of several, in the cluster that JAX finds or at an address."""
+    import jax
+
+    address, _, numbers = text.partition(",")
+    count, _, index = numbers.partition(",")
+    if text and not (address and count.isdecimal() and index.isdecimal()):
+        raise UserError(f"--distributed {text!r} is not HOST:PORT,N,I, such as 10.0.0.1:1234,8,0")
+    try:
+        if text:
+            jax.distributed.initialize(address, int(count), int(index))
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"jax.distributed cannot start ({reason}); give it --distributed HOST:PORT,N,I"
+        ) from None
 
 
 def _settings(options: argparse.Namespace):
@@ -421,11 +491,11 @@ def _batch(text: str) -> int:
     return int(text)
 
 
-def _shard(items: list, text: str) -> list:
+def _shard(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise UserError(f"the shard {text!r} is not I/N with 1 <= I <= N")
-    return items[int(index) - 1 :: int(count)]
+    return int(index), int(count)
 
 
 def _explain(options: argparse.Namespace) -> int:
@@ -654,36 +724,6 @@ def _report(options: argparse.Namespace) -> int:
 
     print(report.write_report(options.folder))
     return 0
-
-
-class _Progress:
-    """A bar over images that also shows the pace in image-steps."""
-
-    def __init__(self, images: int, steps: int):
-        from tqdm import tqdm
-
-        self.taken = 0
-        self.bar = tqdm(total=images, unit=" images", desc="attacking", dynamic_ncols=True)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.bar.close()
-
-    def steps(self, count: int) -> None:
-        self.taken += count
-        self.bar.set_postfix_str(
-            f"{self.taken / max(self.bar.format_dict['elapsed'], 1e-9):.0f} image-steps/s"
-        )
-
-    def batch(self, batch: int) -> None:
-        self.bar.write(f"out of memory: going on with --batch {batch}", file=sys.stderr)
-
-    def record(self, record: dict[str, Any]) -> None:
-        if record["error"]:
-            self.bar.write(f"{record['id']}: {record['error']}", file=sys.stderr)
-        self.bar.update()
 
 
 def _track(items: Sequence, unit: str = " images"):

@@ -4,10 +4,14 @@ A record is appended only after the image's files are whole, and files appear un
 only when they are whole, so that a run can be stopped at any moment and taken up again.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import threading
+import weakref
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,7 @@ class RunError(UserError):
 
 
 class Journal:
-    """The folder of one run.
+    """The folder of one run; its methods may be called from several threads.
 
     Args:
         folder: where the run is; made if it is not there.
@@ -37,25 +41,37 @@ class Journal:
         resume: whether to go on with a run that the folder holds.
 
     Raises:
-        RunError: the folder cannot be written, holds a run and `resume` is not set, or holds a
-            run of other settings; the message says which.
+        RunError: the folder cannot be written, is in use, holds a run and `resume` is not set, or
+            holds a run of other settings; the message says which.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool = False):
         self.folder = folder
         self.settings = settings
+        self.done: set[str] = set()
+        self._appending = threading.Lock()
         found = self.folder / "run.json"
         try:
             (self.folder / "images").mkdir(parents=True, exist_ok=True)
+            self._hold()
             if found.exists():
                 self._compare(found, resume)
             _write(found, json.dumps(settings, indent=2))
-            kept = [record for record in self.records() if record["error"] is None]
-            lines = "".join(json.dumps(record) + "\n" for record in kept)
-            _write(self.folder / "results.jsonl", lines)
+            _replace(self.folder / "results.jsonl", self._kept())
         except OSError as error:
             raise RunError(f"cannot write to the folder {folder}: {error.strerror}") from None
-        self.done = {record["id"] for record in kept}
+
+    def _hold(self) -> None:
+        """Keeps others out until `release`, or for as long as the journal lives."""
+        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        self.release = weakref.finalize(self, os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise RunError(
+                f"another process is writing to {self.folder}; wait for it or choose another folder"
+            ) from None
 
     def _compare(self, found: Path, resume: bool) -> None:
         if not resume:
@@ -75,20 +91,43 @@ class Journal:
         if differing:
             raise RunError(f"{self.folder} holds a run of other settings: {'; '.join(differing)}")
 
-    def records(self) -> list[dict[str, Any]]:
-        """The records so far; a last line that was cut off is left out."""
+    def _kept(self) -> Iterator[str]:
+        """The lines of the images that are done; those that failed are tried again."""
+        for record in self.records():
+            if record["error"] is None and record["id"] not in self.done:
+                self.done.add(record["id"])
+                yield json.dumps(record) + "\n"
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records so far, read one by one; a last line that was cut off is left out.
+
+        Raises:
+            RunError: another line is no record.
+        """
         path = self.folder / "results.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in lines]
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    record = json.loads(line)
+                    _ = record["id"], record["error"]
+                except (ValueError, KeyError, TypeError):
+                    raise RunError(
+                        f"{path}, line {number} is no record; mend or delete the line"
+                    ) from None
+                yield record
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes one record behind the others, through to the disk."""
-        with open(self.folder / "results.jsonl", "a") as file:
+        with self._appending, open(self.folder / "results.jsonl", "a") as file:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        if record["error"] is None:
-            self.done.add(record["id"])
+            if record["error"] is None:
+                self.done.add(record["id"])
 
     def store(
         self, identity: str, write: Callable[[Path], dict[str, Any]], history: Losses
@@ -105,19 +144,19 @@ class Journal:
         return record
 
     def close(self) -> dict[str, Any]:
-        """Gathers the histories and writes the summary, which it returns."""
-        records = self.records()
-        histories: dict[str, np.ndarray] = {}
-        for record in records:
-            path = self.folder / "images" / record["id"] / "history.npz"
-            if record["error"] is None and path.exists():
-                with np.load(path) as curves:
-                    histories |= {f"{record['id']}/{name}": curve for name, curve in curves.items()}
+        """Gathers the histories, writes the summary and returns it; lets go of the folder."""
         partial = self.folder / ".histories.npz"
-        np.savez_compressed(partial, **histories)  # type: ignore[arg-type]
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as gathered:
+            for record in self.records():
+                path = self.folder / "images" / record["id"] / "history.npz"
+                if record["error"] is None and path.exists():
+                    with zipfile.ZipFile(path) as curves:
+                        for name in curves.namelist():
+                            gathered.writestr(f"{record['id']}/{name}", curves.read(name))
         partial.replace(self.folder / "histories.npz")
-        summary = summarize(records)
+        summary = summarize(self.records())
         _write(self.folder / "summary.json", json.dumps(summary, indent=2))
+        self.release()
         return summary
 
 
@@ -132,16 +171,30 @@ def is_run_of(folder: Path, settings: dict[str, Any]) -> bool:
 
 def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Rates and means over the records, each over those that have the value; None over none."""
-    records = list(records)
-    done = [record for record in records if record["error"] is None]
-    summary: dict[str, Any] = {"images": len(records), "failed": len(records) - len(done)}
-    for key in (*RATES, *MEANS):
-        values = [record[key] for record in done if record.get(key) is not None]
-        summary[key] = float(np.mean(values)) if values else None
-    return summary
+    images, failed = 0, 0
+    sums, counts = dict.fromkeys((*RATES, *MEANS), 0.0), dict.fromkeys((*RATES, *MEANS), 0)
+    for record in records:
+        images += 1
+        if record["error"] is not None:
+            failed += 1
+            continue
+        for key in sums:
+            if (value := record.get(key)) is not None:
+                sums[key] += value
+                counts[key] += 1
+    means = {key: sums[key] / counts[key] if counts[key] else None for key in sums}
+    return {"images": images, "failed": failed, **means}
 
 
 def _write(path: Path, text: str) -> None:
+    _replace(path, [text])
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    """Writes a file that appears under its name only when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    with partial.open("w") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
     partial.replace(path)

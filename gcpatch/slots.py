@@ -1,7 +1,7 @@
 """Any number of images through a batch of slots: a slot whose image is done takes the next."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from gcpatch.attacks import (
+    BATCH,
     Attack,
     AttackError,
     Losses,
@@ -26,18 +28,9 @@ from gcpatch.attacks import (
 from gcpatch.incremental import Incremental
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
-from gcpatch.patches import Patch, paste
+from gcpatch.patches import Patch
 
 CHUNK = 20  # steps between two looks at which images are done
-
-
-@partial(jax.jit, static_argnames="size")
-def _enter(
-    network: Network, states: State, problems: Problem, slot, problem: Problem, size, attack
-):
-    """The batch with one problem put into a slot."""
-    fresh = (start(network, problem, size, attack), problem)
-    return jax.tree.map(lambda old, new: old.at[slot].set(new), (states, problems), fresh)
 
 
 class Finished(NamedTuple):
@@ -49,7 +42,8 @@ class Finished(NamedTuple):
         steps: the steps taken.
         converged: whether the goal was met (with its margin) before the steps ran out.
         losses: of the best patch.
-        history: the losses at every step, `[steps]` each.
+        history: the losses at every step, `[steps]` each; the last may be no finite number, where
+            the attack had to end.
     """
 
     adversarial: Float[np.ndarray, "h w 3"]
@@ -60,35 +54,48 @@ class Finished(NamedTuple):
     history: Losses
 
 
-def stream(
-    network: Network, problems: Iterable[Problem], size: int, attack: Attack, batch: int = 8,
-    on_steps: Callable[[int], None] = lambda count: None, precision: str = "highest",
-    corner: tuple[int, int] | None = None, on_batch: Callable[[int], None] = lambda batch: None,
-) -> Iterator[tuple[int, Finished]]:  # fmt: skip
-    """Attacks any number of images through `batch` slots; yields each as it is done.
+class Underway(NamedTuple):
+    """An attack that has begun: its problem, its state, and its losses so far, `[steps]` each."""
 
-    Where the device lacks the memory, the images in hand start anew in half as many slots.
+    problem: Problem
+    state: State
+    history: Losses
+
+
+def stream(
+    network: Network, problems: Iterable[Problem | Underway], size: int, attack: Attack,
+    batch: int = 8, on_steps: Callable[[int], None] = lambda count: None,
+    precision: str = "highest", corner: tuple[int, int] | None = None,
+    on_batch: Callable[[int], None] = lambda batch: None,
+    on_chunk: Callable[["Slots"], None] = lambda slots: None,
+    devices: Sequence[jax.Device] | None = None,
+) -> Iterator[tuple[int, Finished]]:  # fmt: skip
+    """Attacks any number of images through a batch of slots; yields each as it is done.
+
+    Where a device lacks the memory, the images in hand start anew in half as many slots.
 
     Args:
         network: the network to fool.
         problems: the images, one at a time (no leading axis), all of one shape.
         size: the patch's side in pixels.
         attack: how to optimise.
-        batch: how many images are optimised at a time.
+        batch: how many images a device optimises at a time.
         on_steps: called after each chunk with the number of image-steps taken.
+        precision: of the products while optimising, as `jax.default_matmul_precision` names it.
         corner: where every problem has its patch: then only what it reaches is evaluated. None
             where the places differ.
-        on_batch: called with the number of slots when it had to shrink.
-        precision: of the products while optimising, as `jax.default_matmul_precision` names it.
+        on_batch: called with the number of slots a device when it had to shrink.
+        on_chunk: called after each chunk, when what is done has been yielded.
+        devices: to share the slots; JAX's default device if None.
 
     Yields:
         The place of an image among the problems, and its outcome.
     """
-    queue: Iterator[tuple[int, Problem]] = enumerate(problems)
+    queue: Iterator[tuple[int, Problem | Underway]] = enumerate(problems)
     while True:
-        slots = _Slots(network, size, attack, batch, corner)
+        slots = Slots(network, size, attack, batch, corner, devices)
         try:
-            yield from slots.run(queue, on_steps, precision)
+            yield from slots.run(queue, on_steps, on_chunk, precision)
             return
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or batch == 1:
@@ -98,35 +105,38 @@ def stream(
             queue = itertools.chain(slots.taken.values(), queue)
 
 
-class _Slots:
+class Slots:
     """A batch of attacks: where an image is done, the next one takes its slot."""
 
     def __init__(
         self, network: Network, size: int, attack: Attack, batch: int,
-        corner: tuple[int, int] | None,
+        corner: tuple[int, int] | None, devices: Sequence[jax.Device] | None,
     ):  # fmt: skip
-        self.network, self.size, self.attack = network, size, attack
-        self.batch, self.corner = batch, corner
+        self.network, self.size, self.attack, self.corner = network, size, attack, corner
+        self.mesh = Mesh(np.asarray(devices), ("batch",)) if devices else None
+        self.count = batch * len(devices or [None])
+        self.weights = self._place(network, PartitionSpec())
         self.taken: dict[int, tuple[int, Problem]] = {}
         self.histories: dict[int, list[Losses]] = {}
         self.reach: Incremental | None = None
         self.states: Any = None
         self.problems: Any = None
 
-    def run(self, queue: Iterator[tuple[int, Problem]], on_steps, precision: str):
+    def run(
+        self, queue: Iterator[tuple[int, Problem | Underway]], on_steps, on_chunk, precision: str
+    ) -> Iterator[tuple[int, Finished]]:
         """Yields each image's number and outcome."""
         while True:
-            for slot in range(self.batch):
+            for slot in range(self.count):
                 if slot not in self.taken and (item := next(queue, None)) is not None:
-                    self.taken[slot] = item
-                    self._enter(slot, item[1])
+                    self._enter(slot, *item)
             if not self.taken:
                 return
             before = np.asarray(self.states.step)
             with jax.default_matmul_precision(precision):
                 self.states, losses = advance(
-                    self.network, self.states, self.problems, self.attack,
-                    min(CHUNK, self.attack.steps), self.reach,
+                    self.weights, self.states, self.problems, self.attack,
+                    min(CHUNK, self.attack.steps), self.reach, self.mesh,
                 )  # fmt: skip
             after, done = np.asarray(self.states.step), np.asarray(self.states.done)
             losses = jax.tree.map(np.asarray, losses)
@@ -135,27 +145,68 @@ class _Slots:
                 self.histories[slot].append(_rows(losses, slot, int(after[slot] - before[slot])))
                 if done[slot]:
                     yield self._leave(slot)
+            on_chunk(self)
 
-    def _enter(self, slot: int, problem: Problem) -> None:
-        self.histories[slot] = []
+    def underway(self) -> dict[int, Underway]:
+        """The attacks in the slots, by the place of their images among the problems."""
+        states = jax.tree.map(np.asarray, self.states)
+        return {
+            place: Underway(problem, _row(states, slot), _joined(self.histories[slot]))
+            for slot, (place, problem) in self.taken.items()
+        }
+
+    def _enter(self, slot: int, place: int, entry: Problem | Underway) -> None:
+        problem, state, history = entry if isinstance(entry, Underway) else (entry, None, None)
+        self.taken[slot] = place, problem
+        self.histories[slot] = [] if history is None else [history]
         if self.corner is not None:
             image = problem.image
             self.reach, places = reach_of(
                 self.network, image.shape, image.dtype, self.corner, self.size
             )
             problem = remember(self.network, problem, self.reach, places)
+        if state is None:
+            state = _begin(self.network, problem, self.size, self.attack)
         if self.states is None:
-            fresh = (start(self.network, problem, self.size, self.attack), problem)
-            idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.batch), fresh)
-            self.states, self.problems = idle[0]._replace(done=jnp.ones(self.batch, bool)), idle[1]
-        self.states, self.problems = _enter(
-            self.network, self.states, self.problems, slot, problem, self.size, self.attack
+            idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.count), (state, problem))
+            self.states, self.problems = self._place(idle, BATCH)
+            self.states = self.states._replace(done=jnp.ones_like(self.states.done))
+        self.states, self.problems = _put(
+            (self.states, self.problems), slot, (state, problem), self.mesh
         )
 
     def _leave(self, slot: int) -> tuple[int, Finished]:
-        state, problem = jax.tree.map(itemgetter(slot), (self.states, self.problems))
-        owner, _ = self.taken.pop(slot)
-        return owner, _finish(state, problem, self.histories.pop(slot))
+        place, problem = self.taken.pop(slot)
+        return place, _finish(_take(self.states, slot), problem, self.histories.pop(slot))
+
+    def _place(self, tree: Any, spec: PartitionSpec) -> Any:
+        return jax.device_put(tree, NamedSharding(self.mesh, spec)) if self.mesh else tree
+
+
+_begin = jax.jit(start, static_argnames="size")
+_take = jax.jit(lambda tree, slot: jax.tree.map(itemgetter(slot), tree))
+
+
+@partial(jax.jit, static_argnames="mesh", donate_argnums=0)
+def _put(batch: Any, slot, one: Any, mesh: Mesh | None) -> Any:
+    """The batch with one state and problem in a slot."""
+
+    def put(batch, slot, one, part):
+        size = len(jax.tree.leaves(batch)[0])
+        inside = jnp.where(slot < part * size, size, slot - part * size)
+        return jax.tree.map(lambda old, new: old.at[inside].set(new, mode="drop"), batch, one)
+
+    if mesh is None:
+        return put(batch, slot, one, 0)
+    whole = PartitionSpec()
+    return jax.shard_map(
+        lambda batch, slot, one: put(batch, slot, one, lax.axis_index("batch")), mesh=mesh,
+        in_specs=(BATCH, whole, whole), out_specs=BATCH, check_vma=False,
+    )(batch, slot, one)  # fmt: skip
+
+
+def _row(tree: Any, index: int) -> Any:
+    return jax.tree.map(itemgetter(index), tree)
 
 
 def _rows(losses: Losses, slot: int, count: int) -> Losses:
@@ -163,14 +214,21 @@ def _rows(losses: Losses, slot: int, count: int) -> Losses:
     return jax.tree.map(lambda leaf: leaf[:count, slot], losses)
 
 
+def _joined(history: list[Losses]) -> Losses:
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *history)
+
+
 def _finish(state: State, problem: Problem, history: list[Losses]) -> Finished:
+    tile, adversarial = np.asarray(state.best_tile), np.array(problem.image)
+    (row, column), size = map(int, problem.corner), len(tile)
+    adversarial[row : row + size, column : column + size] = tile
     return Finished(
-        np.asarray(paste(problem.image, state.best_tile, problem.corner)),
-        np.asarray(state.best_tile),
+        adversarial,
+        tile,
         int(state.step),
         bool(state.best_shortfall == 0),
         Losses(*map(float, state.best_losses)),
-        jax.tree.map(lambda *parts: np.concatenate(parts), *history),
+        _joined(history),
     )
 
 

@@ -1,15 +1,23 @@
+import errno
+import gc
 import json
+import signal
+from dataclasses import replace
+from operator import itemgetter
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gcpatch import campaigns, images
+from gcpatch import campaigns, images, slots
 from gcpatch.attacks import Attack
 from gcpatch.errors import UserError
 from gcpatch.journal import Journal
 from gcpatch.patches import Patch
+from gcpatch.watching import Silent
 
+KEY = itemgetter("id")
 PATCH = Patch(10, 0.5)
 ATTACK = Attack(objective="hide", steps=3)
 
@@ -26,11 +34,12 @@ def files(tmp_path):
     return images.find_images([str(folder)])
 
 
-def attack(network, files, folder, **options):
-    described = campaigns.describe([network], PATCH, ATTACK, {"seed": 0})
+def attack(network, files, folder, *, how=ATTACK, **options):
+    described = campaigns.describe([network], PATCH, how, {"seed": 0})
     journal = Journal(folder, described, resume=options.pop("resume", False))
     items = campaigns.from_files(files, 32, "stretch")
-    records = campaigns.run(journal, network, items, PATCH, ATTACK, batch=2, **options)
+    options = {"batch": 2} | options
+    records = list(campaigns.run(journal, network, items, PATCH, how, **options))
     return journal, records
 
 
@@ -44,7 +53,7 @@ def test_every_image_gets_its_files_and_a_record_and_a_bad_one_costs_only_itself
     assert set(by_id) == {"photo0", "photo1", "photo2", "photo3"}
     assert "photo2.png" in by_id["photo2"]["error"]
     lines = (tmp_path / "run/results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == records
+    assert sorted(map(json.loads, lines), key=KEY) == sorted(records, key=KEY)
     for record in records:
         assert set(campaigns.FIELDS) <= set(record)
         names = {path.name for path in (tmp_path / "run/images").glob(f"{record['id']}/*.png")}
@@ -72,30 +81,147 @@ def test_the_verdict_is_that_of_the_png(tiny, files, tmp_path):
         assert record["pixels_changed_share"] <= 100 / 32**2
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tiny, files, tmp_path):
-    _, whole = attack(tiny, files, tmp_path / "whole")
+class Impatient(Silent):
+    """Asks for an end after so many image-steps."""
 
-    class StopError(Exception):
-        pass
+    def __init__(self, most):
+        self.most = most
 
-    def stop(record):
-        raise StopError
+    def steps(self, count):
+        self.most -= count
+        self.stopped = signal.SIGTERM if self.most <= 0 else None
 
-    with pytest.raises(StopError):
-        attack(tiny, files, tmp_path / "parts", on_record=stop)
-    journal, rest = attack(tiny, files, tmp_path / "parts", resume=True)
-    assert 0 < len(rest) < len(whole)
+    def note(self, text):
+        raise AssertionError(text)
 
-    def key(record):
-        return record["id"]
 
-    assert sorted(journal.records(), key=key) == sorted(whole, key=key)
-    for name in ("photo0", "photo1", "photo3"):
-        first, second = (
-            images.read_png(tmp_path / run / "images" / name / "panel.png")
-            for run in ("whole", "parts")
-        )
-        np.testing.assert_array_equal(first, second)
+def same_runs(first, second):
+    """Asserts that two runs' folders hold the same records and the same files, byte for byte."""
+    lines = (sorted((run / "results.jsonl").read_text().splitlines()) for run in (first, second))
+    assert next(lines) == next(lines)
+    files, others = (
+        {path.relative_to(run): path for path in run.glob("images/**/*") if path.is_file()}
+        for run in (first, second)
+    )
+    assert files.keys() == others.keys()
+    for name, path in files.items():
+        assert path.read_bytes() == others[name].read_bytes(), name
+
+
+@pytest.mark.parametrize("most", [1, 5, 11])
+def test_a_stopped_run_is_taken_up_where_it_was(tiny, files, tmp_path, monkeypatch, most):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    journal, before = attack(tiny, files, tmp_path / "parts", watch=Impatient(most), **how)
+    journal.release()
+    assert (tmp_path / "parts/snapshots").is_dir()
+    taken = []
+
+    class Counting(Silent):
+        def steps(self, count):
+            taken.append(count)
+
+    watch = Counting()
+    journal, after = attack(tiny, files, tmp_path / "parts", resume=True, watch=watch, **how)
+    journal.close()
+    assert len({record["id"] for record in [*before, *after]}) == 4
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert not (tmp_path / "parts/snapshots").exists()
+    steps = sum(record["steps"] for record in journal.records() if record["error"] is None)
+    assert steps - sum(taken) >= most  # nothing was done twice
+    with np.load(tmp_path / "parts/histories.npz") as histories:
+        assert {len(curve) for curve in histories.values()} == {5}
+
+
+def test_a_snapshot_that_cannot_be_read_leaves_the_one_before(tiny, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    stopped = Impatient(4)
+    journal, _ = attack(tiny, files, tmp_path / "parts", watch=stopped, every=1e-9, **how)
+    journal.release()
+    kept = sorted(tmp_path.glob("parts/snapshots/[0-9]*"), key=lambda path: int(path.name))
+    assert len(kept) == 2
+    for path in kept[-1].glob("arrays/**/*"):
+        if path.is_file() and path.stat().st_size > 100:
+            path.write_bytes(path.read_bytes()[::-1])
+    notes = []
+    watch = Silent()
+    watch.note = notes.append
+    journal, _ = attack(tiny, files, tmp_path / "parts", resume=True, watch=watch, **how)
+    journal.close()
+    assert len(notes) == 1
+    assert str(kept[-1]) in notes[0]
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_image_that_changed_is_not_taken_up(tiny, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
+    attack(tiny, files, tmp_path / "parts", watch=Impatient(1), **how)[0].release()
+    images.write_png(files[0], images.read_image(files[1], 32))
+    journal, _ = attack(tiny, files, tmp_path / "parts", resume=True, **how)
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    journal.close()
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_loss_that_is_no_number_costs_only_its_image(tiny, files, tmp_path):
+    def brittle(evidence):
+        return jnp.where(evidence.target == 1, jnp.nan, 1) * evidence.heat.mean()
+
+    options = dict(how=Attack(objective=brittle, steps=4), target="1")
+    _, records = attack(tiny, [*files[:2], files[3]], tmp_path / "run", **options)
+    assert {record["error"] for record in records} == {
+        "the loss is nan at step 1; nothing can be optimised from there"
+    }
+
+    def once(evidence):
+        bad = (evidence.target == 1) & (jnp.abs(evidence.image[0, 0, 0] - first) < 1e-4)
+        return jnp.where(bad, jnp.nan, 1) * evidence.heat.mean()
+
+    first = images.read_image(files[0], 32)[0, 0, 0] / 255
+    options["how"] = Attack(objective=once, steps=4)
+    _, records = attack(tiny, [*files[:2], files[3]], tmp_path / "one", **options)
+    assert [record["id"] for record in records if record["error"]] == ["photo0"]
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(tiny, files, tmp_path, monkeypatch):
+    attack(tiny, files, tmp_path / "whole")[0].close()
+    store, stored = Journal.store, []
+
+    def full(self, identity, *arguments):
+        if stored:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        stored.append(identity)
+        return store(self, identity, *arguments)
+
+    monkeypatch.setattr(Journal, "store", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        attack(tiny, files, tmp_path / "parts")
+    monkeypatch.undo()
+    gc.collect()  # what held the folder is gone
+    journal, records = attack(tiny, files, tmp_path / "parts", resume=True)
+    journal.close()
+    assert len(records) == 3
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_image_that_vanishes_or_breaks_a_thread_costs_only_itself(tiny, files, tmp_path):
+    def explode():
+        raise RuntimeError("boom")
+
+    items = campaigns.from_files(files, 32, "stretch")
+    items[1] = items[1]._replace(read=explode)
+    files[0].unlink()
+    described = campaigns.describe([tiny], PATCH, ATTACK, {})
+    journal = Journal(tmp_path / "run", described)
+    found = list(campaigns.run(journal, tiny, items, PATCH, ATTACK, batch=2))
+    errors = {record["id"]: record["error"] for record in found}
+    assert "photo0.png' cannot be read" in errors["photo0"]
+    assert errors["photo1"] == "RuntimeError: boom"
+    assert errors["photo3"] is None
 
 
 def test_an_image_that_has_the_target_already_gets_an_error(tiny, files, tmp_path):
@@ -109,7 +235,7 @@ def test_scenes_know_their_object(tiny, tmp_path):
     described = campaigns.describe([tiny], PATCH, ATTACK, {})
     journal = Journal(tmp_path / "run", described)
     items = campaigns.from_scenes(3, 2, 32)
-    records = campaigns.run(journal, tiny, items, PATCH, ATTACK, batch=2)
+    records = list(campaigns.run(journal, tiny, items, PATCH, ATTACK, batch=2))
     assert [record["id"] for record in records] == ["scene-3-0000", "scene-3-0001"]
     assert all(0 <= record["object_energy_clean"] <= 1 for record in records)
 

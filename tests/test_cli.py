@@ -124,10 +124,24 @@ def test_an_objective_from_a_module(tmp_path, monkeypatch):
     assert cli._objective("mine:centre").__name__ == "centre"
 
 
-def test_shards_part_the_images():
-    parts = [cli._shard(list(range(7)), f"{i}/3") for i in (1, 2, 3)]
-    assert sorted(part for shard in parts for part in shard) == list(range(7))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+def test_shards_part_the_images(photos, tmp_path, capsys):
+    ids = []
+    for part in (1, 2, 3):
+        out = tmp_path / f"part-{part}"
+        options = ["--steps", "1", "--shard", f"{part}/3", "--out", str(out)]
+        assert cli.main(["attack", str(photos), *MINI, *options]) == 0
+        lines = (out / "results.jsonl").read_text().splitlines()
+        ids.append([json.loads(line)["id"] for line in lines])
+    capsys.readouterr()
+    assert ids == [["photo0"], ["photo1"], []]
+    line = refuse(capsys, "attack", photos, *MINI, "--out", tmp_path, "--shard", "4/3")
+    assert "'4/3' is not I/N" in line
+    options = ["--shard", "1/2", "--distributed", "127.0.0.1:1,1,0"]
+    assert "leave out --shard" in refuse(
+        capsys, "attack", photos, *MINI, "--out", tmp_path, *options
+    )
+    line = refuse(capsys, "attack", photos, *MINI, "--out", tmp_path, "--distributed", "here")
+    assert "'here' is not HOST:PORT,N,I" in line
 
 
 def test_explain_draws_every_image(photos, tmp_path, capsys):

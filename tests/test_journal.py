@@ -43,10 +43,38 @@ def test_resuming_drops_a_torn_line_and_retries_failures(tmp_path):
     journal.append(record("b", error="gone"))
     with open(tmp_path / "results.jsonl", "a") as file:
         file.write('{"id": "c", "err')
+    journal.release()
     resumed = Journal(tmp_path, SETTINGS, resume=True)
     assert resumed.done == {"a"}
     resumed.append(record("b"))
     assert [found["id"] for found in resumed.records()] == ["a", "b"]
+
+
+def test_a_folder_belongs_to_one_process_at_a_time(tmp_path):
+    journal = Journal(tmp_path, SETTINGS)
+    with pytest.raises(RunError, match=f"another process is writing to {tmp_path}"):
+        Journal(tmp_path, SETTINGS, resume=True)
+    journal.release()
+    assert Journal(tmp_path, SETTINGS, resume=True).done == set()
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path):
+    journal = Journal(tmp_path, SETTINGS)
+    journal.append(record("a"))
+    with open(tmp_path / "results.jsonl", "a") as file:
+        file.write("[1, 2]\n")
+    journal.release()
+    with pytest.raises(RunError, match=r"results.jsonl, line 2 is no record"):
+        Journal(tmp_path, SETTINGS, resume=True)
+
+
+def test_a_record_written_twice_is_kept_once(tmp_path):
+    journal = Journal(tmp_path, SETTINGS)
+    for steps in (1, 2):
+        journal.append(record("a", steps=steps))
+    journal.release()
+    found = list(Journal(tmp_path, SETTINGS, resume=True).records())
+    assert [line["steps"] for line in found] == [1]
 
 
 def test_an_images_folder_appears_whole_or_not_at_all(tmp_path):
