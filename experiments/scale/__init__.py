@@ -1,0 +1,1 @@
+"""Campaigns at scale: what they survive, and what they cost."""
