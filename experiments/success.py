@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gcpatch import campaigns, checkpoints
+from gcpatch import campaigns, checkpoints, inputs
 from gcpatch.attacks import Attack
 from gcpatch.journal import Journal
 from gcpatch.networks import MINIS
@@ -36,7 +36,7 @@ def cell(name: str, patch: Patch, attack: Attack, scenes: int, out: Path) -> dic
     described = campaigns.describe([network], patch, attack, {"seed": SEED, "scenes": scenes})
     folder = out / f"{name}-{attack.objective}-{patch.size}"
     journal = Journal(folder, described, resume=True)
-    items = campaigns.from_scenes(SEED, scenes, 224)
+    items = inputs.from_scenes(SEED, scenes, 224)
     with tqdm(total=scenes, initial=len(journal.done), desc=folder.name, unit=" scenes") as bar:
         campaigns.run(
             journal, network, items, patch, attack, batch=8, on_record=lambda _: bar.update()
