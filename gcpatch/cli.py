@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "--target",
         default="random",
         metavar="NAME|ID|random|least-likely|runner-up",
-        help="the class that each image shall be taken for (default random)",
+        help="the class that each image shall be taken for, unless a manifest says (default random)",
     )
     attack.add_argument(
         "--preset",

@@ -1,6 +1,6 @@
 """Where images come from: files, folders, globs, manifests, tar archives; and drawn scenes.
 
-Listing opens no image, so that a million cost seconds; an image is read when its turn comes.
+Listing opens no image, so that a million take seconds; an image is read when its turn comes.
 """
 
 import csv
@@ -25,7 +25,7 @@ from gcpatch import images, scenes
 from gcpatch.images import ImageError
 
 COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|z)|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
-HIDDEN = re.compile(r"(^|/)\.[^./]")
+HIDDEN = re.compile(r"(^|/)\.[^./]")  # also the companions that macOS packs: ._picture.jpg
 
 
 class Picture(NamedTuple):

@@ -122,7 +122,7 @@ def test_no_sources_and_sources_without_images(data):
 def test_a_csv_keeps_its_order_and_gives_classes(data):
     lines = [
         "\ufeffPath, target,note,LABEL ",
-        'b.png,"owl, great",x,',
+        'b.png, "owl, great",x,',
         "",
         '"deep/c.png", random,, 5',
     ]
@@ -246,12 +246,12 @@ def test_of_members_of_one_name_the_last_counts(data):
 
 def test_all_kinds_are_mixed_under_stable_ids(data):
     picture = (data / "a.png").read_bytes()
-    pack("x.tar", {"2/a.png": picture, "10/a.png": picture})
+    pack("x.tar", {"2/a.png": picture, "10-x/a.png": picture, "10/a.png": picture})
     write("photos/list.csv", "path\nnew.png\nb.png\n")
     given = ["photos", "x.tar", "photos/deep/*.png", "photos/list.csv"]
     items = find(*given)
     assert [(item.id, item.source) for item in items] == [
-        ("10-a", "x.tar:10/a.png"), ("2-a", "x.tar:2/a.png"),
+        ("10-a", "x.tar:10/a.png"), ("10-x-a", "x.tar:10-x/a.png"), ("2-a", "x.tar:2/a.png"),
         ("new", "photos/new.png"), ("b", "photos/b.png"),
         ("photos-a", "photos/a.png"), ("deep-a", "photos/deep/a.png"), ("c", "photos/deep/c.png"),
     ]  # fmt: skip
@@ -269,10 +269,12 @@ def test_a_cut_or_damaged_archive_is_refused_wherever_it_was_hit(data):
         damaged = whole[:at] + b"\xff" + whole[at + 1 :]
         assert "no whole tar" in refusal(write("cut.tar", damaged)), at
     negative = bytearray(whole)
-    negative[1536 + 124 : 1536 + 136] = b"\xff" * 11 + b"\x00"
+    negative[1536 + 124 : 1536 + 136] = b"\xff" * 10 + b"\xfe\0"  # -512: back to itself
     checksum = sum(negative[1536:1684]) + 8 * 32 + sum(negative[1692:2048])
     negative[1684:1692] = b"%06o\0 " % checksum
-    assert "no whole tar" in refusal(write("cut.tar", bytes(negative)))
+    assert "'b.png' is sparse or of negative size" in refusal(write("cut.tar", bytes(negative)))
+    pack("cut.tar", {"c.png": link("c.png", "", tarfile.GNUTYPE_SPARSE)})
+    assert "'c.png' is sparse" in refusal("cut.tar")
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive" * 100, b"\x1f\x8b" + bytes(999)])
