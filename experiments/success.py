@@ -13,7 +13,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from gcpatch import campaigns, checkpoints
+from gcpatch import campaigns, checkpoints, inputs
 from gcpatch.attacks import Attack
 from gcpatch.journal import Journal
 from gcpatch.networks import MINIS
@@ -35,7 +35,7 @@ def cell(name: str, patch: Patch, attack: Attack, scenes: int, out: Path) -> dic
     described = campaigns.describe([network], patch, attack, {"seed": SEED, "scenes": scenes})
     folder = out / f"{name}-{attack.objective}-{patch.size}"
     journal = Journal(folder, described, resume=True)
-    items = campaigns.from_scenes(SEED, scenes, 224)
+    items = inputs.from_scenes(SEED, scenes, 224)
     with Watch(scenes, len(journal.done)) as watch:
         list(campaigns.run(journal, network, items, patch, attack, batch=8, watch=watch))
     return journal.close()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import hashlib
 import itertools
 import os
 import platform
@@ -10,7 +9,7 @@ import shlex
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from functools import partial
@@ -21,14 +20,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
-from gcpatch import images, labels, metrics, render, scenes
+from gcpatch import images, labels, metrics, render
 from gcpatch.ahead import ahead
 from gcpatch.attacks import Attack, Problem, start
 from gcpatch.checkpoints import digest
 from gcpatch.errors import UserError
 from gcpatch.explainers import logits_and_grad_cam
+from gcpatch.inputs import Item, Picture
 from gcpatch.journal import Journal
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
@@ -42,55 +42,11 @@ THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
 LAG = 4 * THREADS  # images whose files may wait to be written
 PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless")
 FIELDS = (
-    "id", "source", "sha256", "model", "objective", "target", "clean", "adversarial", "png",
-    "steps", "converged", "fooled_class", "fooled_explanation", "fooled_both", "energy_clean",
-    "energy_adversarial", "pointing_clean", "pointing_adversarial", "map_iou",
+    "id", "source", "sha256", "model", "objective", "target", "label", "clean", "adversarial",
+    "png", "steps", "converged", "fooled_class", "fooled_explanation", "fooled_both",
+    "energy_clean", "energy_adversarial", "pointing_clean", "pointing_adversarial", "map_iou",
     "map_rank_correlation", "loss", "linf", "l2", "psnr", "pixels_changed_share", "error",
 )  # fmt: skip
-
-
-class Picture(NamedTuple):
-    """An image as the network takes it, its digest, and its object where that is known."""
-
-    pixels: UInt8[np.ndarray, "size size 3"]
-    sha256: str
-    mask: Bool[np.ndarray, "size size"] | None = None
-
-
-class Item(NamedTuple):
-    """An image to attack: its name in the run, where it is from, and how to read it."""
-
-    id: str
-    source: str
-    read: Callable[[], Picture]
-
-
-def from_files(paths: list[Path], size: int, resize_mode: str) -> list[Item]:
-    """Image files, to be read when their turn comes."""
-
-    def read(path: Path) -> Picture:
-        return Picture(images.read_image(path, size, resize_mode), images.file_digest(path))
-
-    identities = images.image_ids(paths)
-    return [
-        Item(identity, str(path), partial(read, path))
-        for identity, path in zip(identities, paths, strict=True)
-    ]
-
-
-def from_scenes(seed: int, count: int, size: int) -> list[Item]:
-    """The first scenes of a seed."""
-
-    def read(index: int) -> Picture:
-        scene = scenes.draw_batch(seed, 1, size=size, start=index)
-        pixels = np.rint(np.asarray(scene.image[0]) * 255).astype(np.uint8)
-        digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-        return Picture(pixels, digest, np.asarray(scene.mask[0]))
-
-    return [
-        Item(f"scene-{seed}-{i:04d}", f"scene {i} of seed {seed}", partial(read, i))
-        for i in range(count)
-    ]
 
 
 def describe(
@@ -158,7 +114,7 @@ def run(
         items: the images.
         patch: its size, ratio and place.
         attack: how to optimise it.
-        target: one of `labels.RULES`, or a class by name or number.
+        target: one of `labels.RULES`, or a class by name or number, for items without their own.
         seed: of everything random; an image's own numbers come from it and the image's digest.
         batch: how many images a device optimises at a time. Records do not depend on the number
             of devices; they depend on this, by rounding.
@@ -233,7 +189,7 @@ class _Campaign:
                 try:
                     clean = future.result()
                 except Exception as error:  # whatever is wrong with this one image
-                    self.writing.append(pool.submit(self._append, item, {"error": _reason(error)}))
+                    self.writing.append(pool.submit(self._append, item, _blamed(item, error)))
                     continue
                 self.waiting[place] = clean
                 place += 1
@@ -301,7 +257,7 @@ class _Campaign:
         except OSError:
             raise
         except Exception as error:  # whatever is wrong with this one image
-            record = {"error": _reason(error)}
+            record = _blamed(clean.item, error)
         return self._append(clean.item, record)
 
     def _append(self, item: Item, record: dict[str, Any]) -> dict[str, Any]:
@@ -314,8 +270,11 @@ class _Campaign:
         return record
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+def _blamed(item: Item, error: Exception) -> dict[str, str]:
+    """The record of an image without a result."""
+    if not isinstance(error, UserError):
+        error = UserError(f"{type(error).__name__}: {error}")
+    return {"error": item.blame(error)}
 
 
 def _seeds(seed: int, sha256: str) -> tuple[int, int]:
@@ -323,12 +282,15 @@ def _seeds(seed: int, sha256: str) -> tuple[int, int]:
 
 
 def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
+    rule = item.target or rule
+    labels.check(rule, network.categories)
     picture = item.read()
     image = jnp.asarray(picture.pixels, jnp.float32) / 255
     logits, heat = jax.tree.map(np.asarray, look(network, image, jnp.asarray(-1)))
+    label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
     target = labels.choose(rule, logits, network.categories, _seeds(seed, picture.sha256))
     _, of_target = look(network, image, jnp.asarray(target))
-    return _Clean(item, picture, int(logits.argmax()), target, logits, heat, np.asarray(of_target))
+    return _Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
 
 
 def _conclude(
@@ -350,7 +312,8 @@ def _conclude(
     record = {
         "id": clean.item.id,
         "sha256": clean.picture.sha256,
-        "target": {"id": clean.target, "name": network.categories[clean.target]},
+        "target": _named(network, clean.target),
+        "label": _named(network, clean.label) if clean.item.label else None,
         "clean": _answer(network, clean.logits),
         "adversarial": _answer(network, logits),
         "png": {"id": png["id"], "probability": png["probability"]},
@@ -372,10 +335,14 @@ def _conclude(
     return record
 
 
+def _named(network: Network, label: int) -> dict[str, Any]:
+    return {"id": label, "name": network.categories[label]}
+
+
 def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
     label = int(np.argmax(logits))
     odds = jax.nn.softmax(jnp.asarray(logits))
-    return {"id": label, "name": network.categories[label], "probability": float(odds[label])}
+    return _named(network, label) | {"probability": float(odds[label])}
 
 
 def _verdict(

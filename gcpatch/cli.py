@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "--target",
         default="random",
         metavar="NAME|ID|random|least-likely|runner-up",
-        help="the class that each image shall be taken for (default random)",
+        help="the class that each image shall be taken for, unless a manifest says (default random)",
     )
     attack.add_argument(
         "--preset",
@@ -279,7 +279,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _images_and_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or globs")
+    parser.add_argument("images", nargs="+", metavar="IMAGES",
+        help="image files, folders, globs, manifests (.csv, .jsonl) or archives (.tar)",
+    )  # fmt: skip
     parser.add_argument(
         "--model", required=True, metavar="NAME", help="a network; `gcpatch models` lists them"
     )
@@ -306,7 +308,7 @@ def _json(parser: argparse.ArgumentParser) -> None:
 def _demo(options: argparse.Namespace) -> int:
     import shutil
 
-    from gcpatch import campaigns, checkpoints, report, watching
+    from gcpatch import campaigns, checkpoints, inputs, report, watching
     from gcpatch.attacks import Attack
     from gcpatch.journal import Journal, is_run_of
     from gcpatch.networks import MINIS
@@ -324,7 +326,7 @@ def _demo(options: argparse.Namespace) -> int:
         for network in networks:
             items = [
                 item._replace(id=f"{network.name}-{item.id}")
-                for item in campaigns.from_scenes(DEMO_SEED, DEMO_SCENES, IMAGE_SIZE)
+                for item in inputs.from_scenes(DEMO_SEED, DEMO_SCENES, IMAGE_SIZE)
             ]
             records += campaigns.run(
                 journal, network, items, patch, attack, batch=DEMO_SCENES, watch=watch
@@ -340,8 +342,8 @@ def _demo(options: argparse.Namespace) -> int:
 def _attack(options: argparse.Namespace) -> int:
     import jax
 
-    from gcpatch import campaigns, checkpoints, labels, report, watching
-    from gcpatch.images import RESIZE_MODES, find_images
+    from gcpatch import campaigns, checkpoints, inputs, labels, report, watching
+    from gcpatch.images import RESIZE_MODES
     from gcpatch.journal import Journal
 
     _choose("resize mode", options.resize_mode, RESIZE_MODES)
@@ -351,7 +353,7 @@ def _attack(options: argparse.Namespace) -> int:
         raise UserError(f"--checkpoint-every is {options.checkpoint_every}; it must be over 0")
     (part, parts), out = _part(options)
     batch = _batch(options.batch)
-    items = campaigns.from_files(find_images(options.images), IMAGE_SIZE, options.resize_mode)
+    items = inputs.find(options.images, IMAGE_SIZE, options.resize_mode)
     items = items[part - 1 :: parts]
     network = checkpoints.load(options.model, options.weights, seed=options.seed)
     labels.check(options.target, network.categories)
@@ -502,21 +504,21 @@ def _explain(options: argparse.Namespace) -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from gcpatch import campaigns, checkpoints, images, labels, render
+    from gcpatch import campaigns, checkpoints, images, inputs, labels, render
 
     _choose("method", options.method, ("grad-cam",))
     _choose("resize mode", options.resize_mode, images.RESIZE_MODES)
-    paths = images.find_images(options.images)
+    items = inputs.find(options.images, IMAGE_SIZE, options.resize_mode)
     network = checkpoints.load(options.model, options.weights)
     label = -1 if options.label == "top" else labels.find(options.label, network.categories)
     rows, failed = [], False
-    for identity, path in _track(list(zip(images.image_ids(paths), paths, strict=True))):
-        row: dict[str, Any] = {"id": identity, "source": str(path), "error": None}
+    for item in _track(items):
+        row: dict[str, Any] = {"id": item.id, "source": item.source, "error": None}
         rows.append(row)
         try:
-            picture = images.read_image(path, IMAGE_SIZE, options.resize_mode)
+            picture = item.read().pixels
         except UserError as error:
-            row["error"], failed = str(error), True
+            row["error"], failed = item.blame(error), True
             continue
         logits, heat = campaigns.look(
             network, jnp.asarray(picture, jnp.float32) / 255, jnp.asarray(label)
@@ -528,7 +530,7 @@ def _explain(options: argparse.Namespace) -> int:
             "probability": float(odds[found] / odds.sum()),
         }
         values = render.upsample(np.asarray(heat), IMAGE_SIZE)
-        folder = options.out / identity
+        folder = options.out / item.id
         try:
             folder.mkdir(parents=True, exist_ok=True)
             images.write_png(folder / "heatmap.png", render.jet(values))

@@ -4,7 +4,6 @@
 Every refusal is an `ImageError`: one sentence that names the file and says what to do.
 """
 
-import hashlib
 import os
 import re
 import stat
@@ -54,7 +53,8 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         raise ImageError("No images were named; name at least one file, folder or glob pattern.")
     real_folder = cache(os.path.realpath)
     once: dict[tuple[str, str], Path] = {}
-    for path in sorted({path for source in sources for path in _expand(os.fspath(source))}):
+    paths = {path for source in sources for path in _expand(os.fspath(source))}
+    for path in sorted(paths, key=lambda path: path.parts):  # much quicker than to compare paths
         target = Path(os.path.realpath(path)) if path.is_symlink() else path
         once.setdefault((real_folder(target.parent), target.name), path)
     return list(once.values())
@@ -109,15 +109,14 @@ def image_ids(paths: Sequence[str | Path]) -> list[str]:
     them, and where that clashes too, `-2`, `-3`, ... goes behind in the order of `paths`. The same
     paths in the same order give the same ids.
     """
-    files = [Path(path) for path in paths]
-    stems = [_safe(file.stem) for file in files]
+    stems = [_safe(_stem(os.path.basename(path))) for path in paths]
     crowd = Counter(stem.casefold() for stem in stems)
     last: Counter[str] = Counter()
     ids, taken = [], set()
-    for file, stem in zip(files, stems, strict=True):
+    for path, stem in zip(paths, stems, strict=True):
         name = stem
-        if crowd[stem.casefold()] > 1 and file.parent.name:
-            name = f"{_safe(file.parent.name)}-{stem}"
+        if crowd[stem.casefold()] > 1 and (folder := os.path.basename(os.path.dirname(path))):
+            name = f"{_safe(folder)}-{stem}"
         unique = name
         while unique.casefold() in taken:
             last[name.casefold()] += 1
@@ -125,6 +124,10 @@ def image_ids(paths: Sequence[str | Path]) -> list[str]:
         taken.add(unique.casefold())
         ids.append(unique)
     return ids
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def _safe(text: str) -> str:
@@ -136,7 +139,12 @@ def _safe(text: str) -> str:
 
 
 def read_image(path: str | Path, size: int, resize_mode: str = "stretch") -> np.ndarray:
-    """The picture in a file as uint8 `[size, size, 3]` RGB.
+    """`decode` of a file's bytes; raises `ImageError` also where they cannot be read."""
+    return decode(read_bytes(path), path, size, resize_mode)
+
+
+def decode(data: bytes, name: str | Path, size: int, resize_mode: str = "stretch") -> np.ndarray:
+    """The picture in a file's bytes as uint8 `[size, size, 3]` RGB; errors call it `name`.
 
     Turned upright by its EXIF orientation; grey, palette and CMYK become RGB (colour profiles are
     not applied); transparency is laid over white; 16 bits become 8 by rounding value / 257; of an
@@ -146,17 +154,17 @@ def read_image(path: str | Path, size: int, resize_mode: str = "stretch") -> np.
     INTER_LINEAR for one that grows. `crop` is torchvision's evaluation transform: the short side
     to round(size * 256 / 224) by antialiased bilinear, then the centre, within one level of PIL.
 
-    Raises `ImageError` for a file that is missing, unreadable, damaged, cut short, not an image,
-    above `MAX_PIXELS` (checked in the header, before decoding), of float pixels, or a TIFF with
-    transparency or CMYK; `ValueError` for a size or resize mode that does not exist. Not noticed:
-    damage that leaves the structure of a JPEG, BMP, GIF or TIFF whole, such as a cut JPEG with an
-    end marker behind it (the rest is grey then).
+    Raises `ImageError` for a file that is damaged, cut short, not an image, above `MAX_PIXELS`
+    (checked in the header, before decoding), of float pixels, or a TIFF with transparency or CMYK;
+    `ValueError` for a size or resize mode that does not exist. Not noticed: damage that
+    leaves the structure of a JPEG, BMP, GIF or TIFF whole, such as a cut JPEG with an end marker
+    behind it (the rest is grey then).
     """
     if not 1 <= size <= 10_000:
         raise ValueError(f"size must be a whole number from 1 to 10000, not {size!r}.")
     if resize_mode not in RESIZE_MODES:
         raise ValueError(f"resize_mode must be one of {RESIZE_MODES}, not {resize_mode!r}.")
-    return (_stretch if resize_mode == "stretch" else _crop)(_decode(path), size)
+    return (_stretch if resize_mode == "stretch" else _crop)(_decode(data, name), size)
 
 
 def read_png(path: str | Path) -> np.ndarray:
@@ -165,7 +173,7 @@ def read_png(path: str | Path) -> np.ndarray:
     Grey comes back as three equal channels. Raises `ImageError` as `read_image` does, and for a
     file that is not a PNG.
     """
-    return _decode(path, only="PNG")
+    return _decode(read_bytes(path), path, only="PNG")
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
@@ -191,14 +199,23 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
             part.unlink()
 
 
-def file_digest(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes in hexadecimal; raises `ImageError` if it cannot be read."""
-    with _opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_bytes(path: str | Path, start: int = 0, length: int = -1) -> bytes:
+    """The bytes of a file, or at most `length` of them from `start` on.
+
+    Raises `ImageError` for a file that cannot be read, or for more bytes than an image may have.
+    """
+    with opened(path) as file:
+        size = length if length >= 0 else os.fstat(file.fileno()).st_size
+        if size > 16 * MAX_PIXELS:
+            limit = f"takes more bytes than {MAX_PIXELS} pixels need"
+            raise ImageError(f"{str(path)!r} {limit}; make it smaller.")
+        file.seek(start)
+        return file.read(length)
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[BufferedReader]:
+def opened(path: str | Path) -> Iterator[BufferedReader]:
+    """A file, open for reading; raises `ImageError` where it, or what is done with it, fails."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for ever
             raise ImageError(f"{str(path)!r} is a folder or a device; name an image file.")
@@ -219,18 +236,13 @@ def _cannot(path: str | Path, what: str, error: Exception, remedy: str) -> str:
 # ---------------------------------------------------------------- decoding
 
 
-def _decode(path: str | Path, only: str = "") -> np.ndarray:
+def _decode(data: bytes, name: str | Path, only: str = "") -> np.ndarray:
     """uint8 `[h, w, 3]` RGB, upright; `only` names the one format to take."""
-    with _opened(path) as file:
-        small = os.fstat(file.fileno()).st_size <= 16 * MAX_PIXELS
-        data = file.read() if small else b""
     try:
-        if not small:
-            raise ImageError(f"takes more bytes than {MAX_PIXELS} pixels need; make it smaller.")
         _check(data, only)
         return _pixels(data)
     except ImageError as error:
-        raise ImageError(f"{str(path)!r} {error}") from None
+        raise ImageError(f"{str(name)!r} {error}") from None
 
 
 def _check(data: bytes, only: str) -> None:

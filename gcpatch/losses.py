@@ -22,7 +22,7 @@ class Evidence(NamedTuple):
         heat: Grad-CAM of the target class, not normalised.
         coverage: the share of each of the map's cells that the patch covers.
         target: the class that the attack wants.
-        label: the class of the clean image.
+        label: the clean image's true class where that was given, else its top class.
     """
 
     image: Float[Array, "h w 3"]

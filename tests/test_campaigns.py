@@ -1,5 +1,6 @@
 import errno
 import gc
+import hashlib
 import json
 import signal
 from dataclasses import replace
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gcpatch import campaigns, images, slots
+from gcpatch import campaigns, images, inputs, slots
 from gcpatch.attacks import Attack
 from gcpatch.errors import UserError
 from gcpatch.journal import Journal
@@ -37,7 +38,7 @@ def files(tmp_path):
 def attack(network, files, folder, *, how=ATTACK, **options):
     described = campaigns.describe([network], PATCH, how, {"seed": 0})
     journal = Journal(folder, described, resume=options.pop("resume", False))
-    items = campaigns.from_files(files, 32, "stretch")
+    items = inputs.find(files, 32, "stretch")
     options = {"batch": 2} | options
     records = list(campaigns.run(journal, network, items, PATCH, how, **options))
     return journal, records
@@ -73,7 +74,7 @@ def test_the_verdict_is_that_of_the_png(tiny, files, tmp_path):
         assert record["fooled_class"] == (logits.argmax() == record["target"]["id"])
         assert record["clean"]["id"] == np.asarray(tiny(np.float32(before) / 255)).argmax()
         assert record["target"]["id"] != record["clean"]["id"]
-        assert record["sha256"] == images.file_digest(path)
+        assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         outside = np.ones((32, 32), bool)
         outside[:10, -10:] = False
         np.testing.assert_array_equal(after[outside], before[outside])
@@ -212,7 +213,7 @@ def test_an_image_that_vanishes_or_breaks_a_thread_costs_only_itself(tiny, files
     def explode():
         raise RuntimeError("boom")
 
-    items = campaigns.from_files(files, 32, "stretch")
+    items = inputs.find(files, 32, "stretch")
     items[1] = items[1]._replace(read=explode)
     files[0].unlink()
     described = campaigns.describe([tiny], PATCH, ATTACK, {})
@@ -234,7 +235,7 @@ def test_an_image_that_has_the_target_already_gets_an_error(tiny, files, tmp_pat
 def test_scenes_know_their_object(tiny, tmp_path):
     described = campaigns.describe([tiny], PATCH, ATTACK, {})
     journal = Journal(tmp_path / "run", described)
-    items = campaigns.from_scenes(3, 2, 32)
+    items = inputs.from_scenes(3, 2, 32)
     records = list(campaigns.run(journal, tiny, items, PATCH, ATTACK, batch=2))
     assert [record["id"] for record in records] == ["scene-3-0000", "scene-3-0001"]
     assert all(0 <= record["object_energy_clean"] <= 1 for record in records)
@@ -248,7 +249,7 @@ def test_an_objective_of_ones_own_is_named_in_the_records(tiny, files, tmp_path)
     described = campaigns.describe([tiny], PATCH, attack, {})
     assert described["settings"]["objective"] == "centre"
     journal = Journal(tmp_path / "run", described)
-    items = campaigns.from_files(files[:1], 32, "stretch")
+    items = inputs.find(files[:1], 32, "stretch")
     (record,) = campaigns.run(journal, tiny, items, PATCH, attack, batch=1)
     assert (record["objective"], record["fooled_both"]) == ("centre", None)
 

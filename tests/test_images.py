@@ -1,6 +1,5 @@
 """gcpatch.images against files made here, with PIL as an independent reader and writer."""
 
-import hashlib
 import io
 import os
 import struct
@@ -18,9 +17,10 @@ from PIL import Image, ImageOps
 from gcpatch import images
 from gcpatch.images import (
     ImageError,
-    file_digest,
+    decode,
     find_images,
     image_ids,
+    read_bytes,
     read_image,
     read_png,
     write_png,
@@ -536,7 +536,7 @@ def test_opencvs_own_limits_are_translated(put, monkeypatch):
 
 
 def test_missing_folder_pipe_and_link_loop(tmp_path):
-    for read in (None, file_digest, read_png):
+    for read in (None, read_bytes, read_png):
         refused(tmp_path / "no.png", "No such file", read=read)
         refused(tmp_path, "folder", read=read)
         os.path.exists(tmp_path / "pipe") or os.mkfifo(tmp_path / "pipe")
@@ -561,7 +561,7 @@ def test_permission_as_root_too(put, monkeypatch):
     path = put(encode(picture(), "PNG"))
     monkeypatch.setattr("builtins.open", deny)
     refused(path, "Permission denied", "permissions")
-    refused(path, "Permission denied", read=file_digest)
+    refused(path, "Permission denied", read=read_bytes)
 
 
 @pytest.mark.parametrize(
@@ -583,9 +583,14 @@ def test_undecodable_names(tmp_path):
     assert image_ids(find_images([str(tmp_path)])) == ["__"] or image_ids([path]) == ["_"]
 
 
-def test_file_digest(put):
+def test_bytes_of_a_part_of_a_file(put):
     data = encode(noise(), "PNG")
-    assert file_digest(put(data)) == hashlib.sha256(data).hexdigest()
+    path = put(b"before" + data + b"behind")
+    part = read_bytes(path, 6, len(data))
+    assert part == data and read_bytes(path) == path.read_bytes()
+    np.testing.assert_array_equal(decode(part, "x", HEIGHT), noise())
+    refused("x", "is empty", read=lambda name: decode(b"", name, HEIGHT))
+    refused(path, "more bytes", read=lambda path: read_bytes(path, 0, 17 * images.MAX_PIXELS))
 
 
 # ---------------------------------------------------------------- writing

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gcpatch import campaigns, checkpoints, cli, images, scenes
+from gcpatch import campaigns, checkpoints, cli, images, inputs, scenes
 from gcpatch.attacks import Attack
 from gcpatch.journal import Journal
 from gcpatch.networks import MINIS
@@ -42,7 +42,7 @@ def test_a_mini_knows_98_percent(name):
 def test_the_attack_turns_a_mini(name, objective, tmp_path):
     network, patch, attack = checkpoints.load(name), Patch(), Attack(objective=objective)
     journal = Journal(tmp_path, campaigns.describe([network], patch, attack, {}))
-    items = campaigns.from_scenes(5, 8, 224)
+    items = inputs.from_scenes(5, 8, 224)
     records = campaigns.run(journal, network, items, patch, attack, batch=8)
     verdict = "fooled_class" if objective == "classify" else "fooled_both"
     assert sum(record[verdict] for record in records) >= 7
