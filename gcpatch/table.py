@@ -13,6 +13,7 @@ COLUMNS = (  # heading, kind, where in a record
     ("Status", "status", "status"),
     ("Model", "text", "model"),
     ("Objective", "text", "objective"),
+    ("True class", "class", "label"),
     ("Clean class", "class", "clean"),
     ("Clean probability", "share", "clean.probability"),
     ("Target", "class", "target"),
@@ -39,7 +40,7 @@ COLUMNS = (  # heading, kind, where in a record
     ("Error", "text", "error"),
 )
 KINDS_AT_LEAST = {  # how many values a column must have to be shown; the others always are
-    "model": 2, "objective": 2, "error": 1,
+    "model": 2, "objective": 2, "label": 1, "error": 1,
     "object_energy_clean": 1, "object_energy_adversarial": 1,
 }  # fmt: skip
 

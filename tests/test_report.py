@@ -496,6 +496,18 @@ def test_the_table_holds_every_record_in_few_bytes(tmp_path):
     assert len(page.text) < 300 * 5000
 
 
+def test_columns_that_tell_nothing_are_left_out(tmp_path):
+    records = many(3)
+    sometimes = {"model", "objective", "label", "error", "object_energy_clean"}
+    assert not sometimes & set(report(tmp_path, records, losses=False).columns)
+    told = {"label": {"id": 3, "name": "rings"}, "object_energy_clean": 0.5, "error": "broken"}
+    records[1] |= told | {"model": "other", "objective": "highlight"}
+    page = report(tmp_path, records, losses=False)
+    assert sometimes <= set(page.columns)
+    assert page.columns["label"] == [None, "rings", None]
+    assert page.columns["model"] == ["mini_vgg", "other", "mini_vgg"]
+
+
 def test_names_are_in_order_and_shares_below_one_stay_below(tmp_path):
     names = ["b", "Ü10", "a10", "A9", "a09", "ü9", "\U0001f600b", "\U0001f600a", "7" * 5000]
     rng = np.random.default_rng(0)
