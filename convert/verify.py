@@ -17,9 +17,9 @@ from gcpatch import checkpoints
 from gcpatch.attacks import OPTIMIZERS
 from gcpatch.errors import UserError
 from gcpatch.images import find_images, read_image
+from gcpatch.merging import read_records
 from gcpatch.networks import MINIS, NAMES, PAPER, Network, create, random
 from gcpatch.patches import Patch
-from gcpatch.report import read_records
 from gcpatch.scenes import draw_batch
 
 SIZE = 224

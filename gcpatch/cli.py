@@ -272,9 +272,23 @@ def _parser() -> argparse.ArgumentParser:
     _json(bench)
 
     report = verb(
-        "report", _report, "(re)build a run's summary and report.html", "gcpatch report runs/hide"
+        "report", _report, "(re)build the summary and report.html of a run, or of several as one",
+        "gcpatch report runs/hide --export hide.csv\n"
+        "  gcpatch report host-a/hide host-b/hide --out runs/hide-all",
+    )  # fmt: skip
+    report.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="a run's folder, or one with the parts of a campaign in folders part-*",
     )
-    report.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
+    report.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where to write (default: DIR, if it is one)"
+    )
+    report.add_argument(
+        "--export", type=Path, metavar="FILE", help="all records as .csv or .parquet"
+    )
     return parser
 
 
@@ -722,9 +736,26 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from gcpatch import report
+    from gcpatch import export, merging, report, summary
 
-    print(report.write_report(options.folder))
+    folder = options.out or (options.folders[0] if len(options.folders) == 1 else None)
+    if options.export:
+        export.check(options.export)
+    elif folder is None:
+        raise UserError("several runs as one need --out FOLDER for their page, or --export FILE")
+    if folder and [folder] != options.folders and (folder / "run.json").exists():
+        raise UserError(f"{folder} holds a run of its own; choose another folder for --out")
+    run = merging.gather(options.folders)
+    if options.export:
+        export.write_export(run.records, options.export)
+        print(options.export)
+    if folder:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            summary.write_summary(folder, run.records)
+            print(report.write_page(run, folder))
+        except OSError as error:
+            raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from None
     return 0
 
 

@@ -19,13 +19,7 @@ import numpy as np
 
 from gcpatch.attacks import Losses
 from gcpatch.errors import UserError
-
-RATES = ("converged", "fooled_class", "fooled_explanation", "fooled_both")
-MEANS = (
-    "steps", "energy_clean", "energy_adversarial", "map_iou", "map_rank_correlation",
-    "linf", "l2", "psnr", "pixels_changed_share",
-    "object_energy_clean", "object_energy_adversarial",
-)  # fmt: skip
+from gcpatch.summary import write_summary
 
 
 class RunError(UserError):
@@ -154,8 +148,7 @@ class Journal:
                         for name in curves.namelist():
                             gathered.writestr(f"{record['id']}/{name}", curves.read(name))
         partial.replace(self.folder / "histories.npz")
-        summary = summarize(self.records())
-        _write(self.folder / "summary.json", json.dumps(summary, indent=2))
+        summary = write_summary(self.folder, self.records())
         self.release()
         return summary
 
@@ -167,23 +160,6 @@ def is_run_of(folder: Path, settings: dict[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return found == json.loads(json.dumps(settings["settings"]))
-
-
-def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Rates and means over the records, each over those that have the value; None over none."""
-    images, failed = 0, 0
-    sums, counts = dict.fromkeys((*RATES, *MEANS), 0.0), dict.fromkeys((*RATES, *MEANS), 0)
-    for record in records:
-        images += 1
-        if record["error"] is not None:
-            failed += 1
-            continue
-        for key in sums:
-            if (value := record.get(key)) is not None:
-                sums[key] += value
-                counts[key] += 1
-    means = {key: sums[key] / counts[key] if counts[key] else None for key in sums}
-    return {"images": images, "failed": failed, **means}
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The page of a run: one self-contained report.html from its records, losses and pictures.
+"""The page of a run, or of several as one: a self-contained report.html with its pictures.
 
 Python reads, counts and shrinks; the template report.html shows. What a run brings along reaches
 the page as one block of JSON, whose strings the script only ever sets as text, and the page's
@@ -22,101 +22,44 @@ from zipfile import BadZipFile
 import cv2
 import numpy as np
 
-from gcpatch.errors import UserError
 from gcpatch.images import read_png
+from gcpatch.merging import Run, gather
 from gcpatch.render import panel_tiles, percent
+from gcpatch.summary import number, summarize
+from gcpatch.table import columns
 
-CARDS, ROWS, CURVES, FAILURES, HISTORIES = 60, 2000, 60, 200, 2000  # most of each on one page
+CARDS, CURVES, HISTORIES = 60, 60, 500  # most pictures, lines, and losses that the median is of
 TERMS = "total", "cross_entropy", "explanation"
 UNREADABLE = OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error
 
 
-class ReportError(UserError):
-    """A run's folder cannot be reported on; the message says why in one sentence."""
+# ---- files of images -----------------------------------------------------------------------------
 
 
-# ---- reading -------------------------------------------------------------------------------------
+def _folder(run, row):
+    """The folder of a record's files."""
+    return run.folders[row] / "images" / str(run.records[row].get("id"))
 
 
-def read_records(run: Path) -> list[dict]:
-    """The records of results.jsonl as dicts; a last line that a kill cut short is left out."""
-    run = Path(run)
-    if not run.is_dir():
-        raise ReportError(f"There is no folder {run}.")
-    path = run / "results.jsonl"
-    if not path.is_file():
-        raise ReportError(f"{run} has no results.jsonl, so it is not the folder of a run.")
-    lines = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), 1) if line.strip()]
-    records = [_object(line) for _, line in lines]
-    if None in records[:-1]:
-        number = lines[records.index(None)][0]
-        raise ReportError(f"{path}, line {number}: this is not a record; mend or delete the line.")
-    return [record for record in records if record is not None]
+def _stored(run):
+    """The rows of the images that have a folder of files, in `images/` itself and nowhere else."""
+    names: dict[Path, set] = {folder: set() for folder in run.folders}
+    for folder, found in names.items():
+        with suppress(OSError), os.scandir(folder / "images") as entries:
+            found |= {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+    return [
+        row
+        for row, (record, folder) in enumerate(zip(run.records, run.folders, strict=True))
+        if not record.get("error") and str(record.get("id")) in names[folder]
+    ]
 
 
-def _object(text):
-    """The JSON object in `text` (bytes), or None."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _settings(path):
-    """The JSON object in the file `path`."""
-    if not path.is_file():
-        raise ReportError(f"{path.parent} has no {path.name}, so it is not the folder of a run.")
-    found = _object(path.read_bytes())
-    if found is None:
-        raise ReportError(f"{path} does not hold one JSON object.")
-    return found
-
-
-def _latest(records):
-    """One record per id, the last one written, in the order of the file."""
-    last = {str(record.get("id", n)): n for n, record in enumerate(records)}
-    return [records[n] for n in sorted(last.values())]
-
-
-def _folder(run, record):
-    """The folder of a record's files; ValueError for an id that leads out of the run."""
-    home = (run / "images").resolve()
-    folder = (home / str(record.get("id"))).resolve()
-    if home not in folder.parents:
-        raise ValueError(f"{folder} is not in the run")
-    return folder
-
-
-def _terms(stored, prefix):
-    """The three losses [steps] of one image from the arrays of an .npz file."""
-    terms = {term: np.ravel(stored[prefix + term]).astype(float) for term in TERMS}
-    if not all(map(len, terms.values())):
-        raise ValueError("no steps")
-    return terms
-
-
-def _histories(run, done):
-    """{id: {term: [steps]}} from histories.npz or, before a run ends, each image's history.npz."""
-    found = {}
-    with suppress(*UNREADABLE), open(run / "histories.npz", "rb") as file, np.load(file) as stored:
-        keys = {key.rpartition("/")[0] for key in stored.files}
-        for name in [n for r in done if (n := str(r.get("id"))) in keys][:HISTORIES]:
-            with suppress(*UNREADABLE):
-                found[name] = _terms(stored, f"{name}/")
-    for record in [r for r in done if str(r.get("id")) not in found][: HISTORIES - len(found)]:
-        with suppress(*UNREADABLE), open(_folder(run, record) / "history.npz", "rb") as file:
-            found[str(record["id"])] = _terms(np.load(file), "")
-    return found
+def _spread(rows, most):
+    """At most so many of a list, evenly, so that every part of a campaign is seen."""
+    return rows if len(rows) <= most else [rows[n * len(rows) // most] for n in range(most)]
 
 
 # ---- headline numbers ----------------------------------------------------------------------------
-
-
-def _number(value):
-    """`value` if it is a finite number, else None; true and false are not numbers."""
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if plain and abs(value) < 1e300 else None
 
 
 def _headlines(done, failed):
@@ -129,11 +72,11 @@ def _headlines(done, failed):
         said = f"{sum(known):,} of {len(known):,}" if known else "not measured"
         yield f"fooled_{key}", f"{key.capitalize()} fooled", percent(share), said, share
     pairs = [(r.get("energy_clean"), r.get("energy_adversarial")) for r in done]
-    pairs = [pair for pair in pairs if None not in map(_number, pair)]
+    pairs = [pair for pair in pairs if None not in map(number, pair)]
     means = [percent(statistics.fmean(column)) for column in zip(*pairs, strict=True)] or ["–"]
     said = f"mean of {len(pairs):,}, clean → attacked"
     yield "energy", "Energy in the patch", " → ".join(means), said, None
-    steps = [n for r in done if (n := _number(r.get("steps"))) is not None]
+    steps = [n for r in done if (n := number(r.get("steps"))) is not None]
     ended = [c for r in done if isinstance(c := r.get("converged"), bool)]
     said = f"{sum(ended):,} of {len(ended):,} converged" if ended else "of the images done"
     yield "steps", "Median steps", f"{statistics.median(steps):,g}" if steps else "–", said, None
@@ -167,18 +110,47 @@ def _pictures(folder):
     return [None, None, *(_jpeg(read_png(folder / f"{n}.png")) for n in ("adversarial", "overlay"))]
 
 
-def _cards(run, done):
-    """The first records that have pictures in the run's folder, with them."""
-    cards = []
-    for record in done if (run / "images").is_dir() else ():
+def _cards(run, stored):
+    """Some records with pictures: their rows in the table, and the pictures."""
+    cards: list[dict] = []
+    for row in _spread(stored, CARDS):
         with suppress(*UNREADABLE):
-            cards.append({"record": record, "pictures": _pictures(_folder(run, record))})
-        if len(cards) == CARDS:
-            break
+            cards.append({"row": row, "pictures": _pictures(_folder(run, row))})
     return cards
 
 
 # ---- losses --------------------------------------------------------------------------------------
+
+
+def _terms(stored, prefix):
+    """The three losses [steps] of one image from the arrays of an .npz file."""
+    terms = {term: np.ravel(stored[prefix + term]).astype(float) for term in TERMS}
+    if not all(map(len, terms.values())):
+        raise ValueError("no steps")
+    return terms
+
+
+def _histories(run, stored):
+    """{row: {term: [steps]}} of some images, from their own history.npz or their run's file."""
+    whole = {folder for folder in set(run.folders) if (folder / "histories.npz").is_file()}
+    known, found = set(stored), {}
+    rows = [
+        row
+        for row, (record, folder) in enumerate(zip(run.records, run.folders, strict=True))
+        if row in known or (folder in whole and not record.get("error"))
+    ]
+    rows = _spread(rows, HISTORIES)
+    for row in known.intersection(rows):
+        with suppress(*UNREADABLE), open(_folder(run, row) / "history.npz", "rb") as file:
+            found[row] = _terms(np.load(file), "")
+    for folder in whole:
+        if lacking := [r for r in rows if r not in found and run.folders[r] == folder]:
+            path = folder / "histories.npz"
+            with suppress(*UNREADABLE), open(path, "rb") as file, np.load(file) as arrays:
+                for row in lacking:
+                    with suppress(*UNREADABLE):
+                        found[row] = _terms(arrays, f"{run.records[row].get('id')}/")
+    return dict(sorted(found.items()))
 
 
 def _picked(count):
@@ -201,16 +173,16 @@ def _median(curves, picked):
 
 
 def _curves(histories):
-    """What the page draws: the first images' losses and the median of all; None without any."""
+    """What the page draws: the losses of some images and the median of all; None without any."""
     if not histories:
         return None
     steps = max(len(curve) for terms in histories.values() for curve in terms.values())
     x = _picked(steps)
     median = {t: _thin(_median([h[t] for h in histories.values()], x)) for t in TERMS}
     images = []
-    for name, terms in list(histories.items())[:CURVES]:
+    for row, terms in _spread(list(histories.items()), CURVES):
         own = _picked(min(map(len, terms.values())))
-        images.append({"id": name, "x": own.tolist(), **{t: _thin(terms[t][own]) for t in TERMS}})
+        images.append({"row": row, "x": own.tolist(), **{t: _thin(terms[t][own]) for t in TERMS}})
     all_of_them = {"x": x.tolist(), **median}
     return {"images": images, "median": all_of_them, "count": len(histories), "last": steps - 1}
 
@@ -239,34 +211,39 @@ def _fill(parts):
     return re.sub(r"\{\{(\w+)\}\}", lambda gap: parts[gap[1]], template)
 
 
-def write_report(run: Path) -> Path:
-    """Write `report.html` into the run's folder `run` from the files in it; returns its path."""
-    run = Path(run)
-    records, settings = _latest(read_records(run)), _settings(run / "run.json")
-    summary = _settings(run / "summary.json") if (run / "summary.json").is_file() else {}
-    failed = [r for r in records if r.get("error")]
-    done = [r for r in records if not r.get("error")]
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into the run's folder `folder` from the files in it; returns its path."""
+    return write_page(gather([folder]), Path(folder))
+
+
+def write_page(run: Run, folder: Path) -> Path:
+    """Write the run's `report.html` into any folder; returns its path."""
+    failed = [r for r in run.records if r.get("error")]
+    done = [r for r in run.records if not r.get("error")]
+    stored = _stored(run)
     data = {
-        "counts": {"records": len(records), "done": len(done), "failed": len(failed)},
+        "counts": {"records": len(run.records), "done": len(done), "failed": len(failed)},
         "most": CARDS,
-        "settings": settings,
-        "summary": summary,
-        "records": records[:ROWS],
-        "failures": failed[:FAILURES],
-        "cards": _cards(run, done),
-        "curves": _curves(_histories(run, done)),
+        "settings": run.settings,
+        "summary": summarize(run.records),
+        "cards": _cards(run, stored),
+        "curves": _curves(_histories(run, stored)),
     }
-    text = json.dumps(_clean(data), allow_nan=False, separators=(",", ":"))
-    known = settings.get("settings") if isinstance(settings.get("settings"), dict) else {}
+    data = _clean(data) | {"columns": columns(run.records)}
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    settings = run.settings
+    known = inner if isinstance(inner := settings.get("settings"), dict) else {}
     heading = " · ".join(str(v) for k in ("model", "objective") if (v := (known | settings).get(k)))
-    started = [f"started {settings['started']}"] if settings.get("started") else []
+    lead = [f"gcpatch report of {folder.resolve().name}"]
+    lead += [f"started {settings['started']}"] if settings.get("started") else []
+    lead += [f"{len(settings['parts'])} runs together"] if settings.get("parts") else []
     parts = {
         "heading": escape(heading or "A run of gcpatch"),
-        "lead": escape(", ".join([f"gcpatch report of {run.resolve().name}", *started])),
+        "lead": escape(", ".join(lead)),
         "headline": "\n".join(_headline(*line) for line in _headlines(done, failed)),
         "data": text.replace("<", "\\u003c"),  # no string can end the script block
     }
-    path, part = run / "report.html", run / "report.html.part"
+    path, part = folder / "report.html", folder / "report.html.part"
     part.write_text(_fill(parts), encoding="utf-8", errors="replace", newline="\n")
     os.replace(part, path)
     return path

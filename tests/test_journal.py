@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gcpatch.attacks import Losses
-from gcpatch.journal import Journal, RunError, summarize
+from gcpatch.journal import Journal, RunError
+from gcpatch.summary import summarize
 
 SETTINGS = {"settings": {"model": "mini_vgg", "seed": 0}, "started": "now"}
 HISTORY = Losses(*(np.arange(3, dtype=np.float32) + i for i in range(3)))
