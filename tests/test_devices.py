@@ -28,7 +28,7 @@ def attack(photos, out, *options, devices=1):
     """A process that attacks on so many simulated devices."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "NPROC": "8",
+        "NPROC": "8",  # threads, which decide how XLA parts its sums
         "GCPATCH_HOME": str(photos.parent / "home"),  # compiled programs are shared
         "PYTHONPATH": str(ROOT),
     }
