@@ -278,9 +278,9 @@ def advance(
     if jax.default_backend() != "cpu":
         return steps(network, states, problems, attack, count, reach, mesh)
     early, late = one_step(network, states, problems, attack, reach, mesh)
-    weights, history = early(network), []
+    found, history = early(network), []
     for _ in range(count):
-        states, losses = late(weights, states, problems, attack)
+        states, losses = late(found, network, states, problems, attack)
         history.append(losses)
     return states, jax.tree.map(lambda *parts: np.stack(parts), *history)
 
@@ -308,8 +308,8 @@ def _one_step(structure, leaves, reach, mesh) -> Hoisted:
     (network, attack), (states, problems) = jax.tree.unflatten(structure, leaves)
     step = partial(_steps, count=None, reach=reach)
     early, late = hoist(step, network, states, problems, attack)
-    late = _on(mesh, late, BATCH)
-    return Hoisted(jax.jit(early), jax.jit(late, donate_argnums=1))
+    late = _on(mesh, late, BATCH, weights=2)
+    return Hoisted(jax.jit(early), jax.jit(late, donate_argnums=2))
 
 
 def _steps(
@@ -339,13 +339,14 @@ def steps(
     return several(network, states, problems, attack)
 
 
-def _on(mesh: Mesh | None, program: Callable, out_specs: Any) -> Callable:
+def _on(mesh: Mesh | None, program: Callable, out_specs: Any, weights: int = 1) -> Callable:
     """A program of weights, states, problems and an attack, for each device's part of a batch."""
     if mesh is None:
         return program
     whole = PartitionSpec()
     return jax.shard_map(
-        program, mesh=mesh, in_specs=(whole, BATCH, BATCH, whole), out_specs=out_specs,
+        program, mesh=mesh, in_specs=(*[whole] * weights, BATCH, BATCH, whole),
+        out_specs=out_specs,
         check_vma=False,
     )  # fmt: skip
 

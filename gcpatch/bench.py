@@ -106,12 +106,12 @@ def measure(
     problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     states = jax.vmap(lambda problem: attacks.start(network, problem, size, how))(problems)
     start = time.perf_counter()
-    weights: Any = network
+    weights: Any = (network,)
     with jax.default_matmul_precision(precision):
         if count is None:
             early, late = attacks.one_step(network, states, problems, how, reach)
-            weights = early(network)
-            program = late.lower(weights, states, problems, how).compile()
+            weights = early(network), network
+            program = late.lower(*weights, states, problems, how).compile()
         else:
             program = attacks.steps.lower(network, states, problems, how, count, reach).compile()
     compile_seconds = time.perf_counter() - start
@@ -119,7 +119,7 @@ def measure(
     state = [states]
 
     def step() -> None:
-        state[0], losses = program(weights, state[0], problems, how)
+        state[0], losses = program(*weights, state[0], problems, how)
         jax.block_until_ready(losses)
 
     timing = clock(step, repeats, count or 1)

@@ -2,7 +2,7 @@
 
 The gradient of a convolution reads its kernel turned round, with inputs and outputs exchanged; XLA
 does both anew in each step, which on a CPU is a tenth of VGG19's. `hoist` cuts a program in two:
-`early`, of the weights, and `late`, of what `early` gives and of everything else.
+`early`, of the weights, and `late`, of what `early` gives and of everything.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ KERNEL = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, layers.DIMENSIONS).rhs_s
 
 
 class Hoisted(NamedTuple):
-    """A program in two parts: `late(early(weights), *others)`."""
+    """A program in two parts: `late(early(weights), weights, *others)`."""
 
     early: Any
     late: Any
@@ -49,17 +49,17 @@ def hoist(program: Callable, weights: Any, *others: Any) -> Hoisted:
         else:
             second.append(equation)
     wanted = {*_variables(jaxpr.outvars)}.union(*(_variables(e.invars) for e in second))
-    kept = [v for v in known if v in wanted]
+    kept = [v for v in known if v in wanted and v not in jaxpr.invars]
     structure: Any = jax.tree.structure(shapes)
 
     def early(weights):
         values = dict(zip(jaxpr.invars, jax.tree.leaves(weights), strict=False))
         return _read(_run(first, values), kept)
 
-    def late(found, *others):
-        inputs = [*found, *closed.consts, *jax.tree.leaves(others)]
-        names = [*kept, *jaxpr.constvars, *jaxpr.invars[count:]]
-        values = _run(second, dict(zip(names, inputs, strict=True)))
+    def late(found, *inputs):
+        values = dict(zip([*kept, *jaxpr.constvars], [*found, *closed.consts], strict=True))
+        values |= dict(zip(jaxpr.invars, jax.tree.leaves(inputs), strict=True))
+        values = _run(second, values)
         return structure.unflatten(_read(values, jaxpr.outvars))
 
     return Hoisted(early, late)

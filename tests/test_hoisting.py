@@ -37,7 +37,7 @@ def _names(function, *inputs):
 def test_a_program_in_two_parts_is_the_program():
     early, late = hoist(_program, _weights(5), _images(6), 0.1)
     weights, images = _weights(), _images()
-    found = jax.jit(late)(jax.jit(early)(weights), images, 2.0)
+    found = jax.jit(late)(jax.jit(early)(weights), weights, images, 2.0)
     wanted = jax.jit(_program)(weights, images, 2.0)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), found, wanted)
@@ -48,7 +48,7 @@ def test_what_the_weights_decide_is_done_early():
     weights, images = _weights(), _images()
     early, late = hoist(_program, weights, images, 1.0)
     assert {"rev", "transpose", "exp"} <= {*_names(early, weights)}
-    rest = _names(late, early(weights), images, 1.0)
+    rest = _names(late, early(weights), weights, images, 1.0)
     assert "conv_general_dilated" in rest
     assert not {"rev", "exp"} & {*rest}
     assert {"rev", "exp"} <= {*_names(_program, weights, images, 1.0)}
@@ -62,4 +62,6 @@ def test_nothing_grows_early():
 
     early, late = hoist(program, weights, images)
     assert [found.shape for found in early(weights)] == [(6,)]
-    np.testing.assert_allclose(late(early(weights), images), program(weights, images), rtol=1e-6)
+    np.testing.assert_allclose(
+        late(early(weights), weights, images), program(weights, images), rtol=1e-6
+    )

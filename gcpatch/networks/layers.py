@@ -57,6 +57,8 @@ def conv(
 
 
 def _conv_cpu(inputs, kernel, strides, padding, groups, precision):
+    if inputs.dtype == jnp.float64:
+        return _conv_of_views(inputs, kernel, strides, padding, precision, groups)
     if groups > 1:
         parts = zip(jnp.split(inputs, groups, -1), jnp.split(kernel, groups, -1), strict=True)
         return jnp.concatenate(
@@ -69,8 +71,7 @@ def _conv_cpu(inputs, kernel, strides, padding, groups, precision):
         return jnp.matmul(views, kernel[0, 0], precision=precision)
     if strides[0] == strides[1] > 1 and inputs.shape[-1] <= 4 and height == width:
         return _conv_of_blocks(inputs, kernel, strides[0], padding, precision)
-    small = (height, width) == (3, 3) and tuple(strides) == (1, 1) and max(inputs.shape[1:3]) <= 7
-    if small or inputs.dtype == jnp.float64:
+    if (height, width) == (3, 3) and tuple(strides) == (1, 1) and max(inputs.shape[1:3]) <= 7:
         return _conv_of_views(inputs, kernel, strides, padding, precision)
     crop = 1 if unpadded and tuple(strides) == (1, 1) else 0  # 3x faster with any padding
     outputs = lax.conv_general_dilated(
@@ -80,8 +81,8 @@ def _conv_cpu(inputs, kernel, strides, padding, groups, precision):
     return outputs[:, :, crop:-crop] if crop else outputs
 
 
-def _conv_of_views(inputs, kernel, strides, padding, precision):
-    """A convolution as one matrix product of shifted views of its inputs."""
+def _conv_of_views(inputs, kernel, strides, padding, precision, groups=1):
+    """A convolution as one matrix product (one a group) of shifted views of its inputs."""
     height, width = kernel.shape[:2]
     padded = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
     rows, columns = padded.shape[1] - height + 1, padded.shape[2] - width + 1
@@ -89,8 +90,15 @@ def _conv_of_views(inputs, kernel, strides, padding, precision):
         padded[:, i : i + rows : strides[0], j : j + columns : strides[1]]
         for i, j in itertools.product(range(height), range(width))
     ]
-    flat = kernel.reshape(-1, kernel.shape[-1])
-    return jnp.matmul(jnp.concatenate(views, axis=-1), flat, precision=precision)
+    if groups == 1:
+        flat = kernel.reshape(-1, kernel.shape[-1])
+        return jnp.matmul(jnp.concatenate(views, axis=-1), flat, precision=precision)
+    parts = [view.reshape(*view.shape[:3], groups, -1) for view in views]
+    flat = kernel.reshape(-1, groups, kernel.shape[-1] // groups)
+    outputs = jnp.einsum(
+        "nhwgi,igo->nhwgo", jnp.concatenate(parts, axis=-1), flat, precision=precision
+    )
+    return outputs.reshape(*outputs.shape[:3], -1)
 
 
 def _conv_of_blocks(inputs, kernel, stride, padding, precision):
