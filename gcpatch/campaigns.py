@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -251,14 +251,23 @@ class _Campaign:
                     f"the loss is {finished.history.total[-1]} at step {finished.steps}; "
                     "nothing can be optimised from there"
                 )
-            record = self.journal.store(clean.item.id, conclude, finished.history)
-        except images.ImageError as error:
-            raise OSError(str(error)) from None
+            with self._folder():
+                record = self.journal.store(clean.item.id, conclude, finished.history)
         except OSError:
             raise
         except Exception as error:  # whatever is wrong with this one image
             record = _blamed(clean.item, error)
         return self._append(clean.item, record)
+
+    @contextmanager
+    def _folder(self) -> Iterator[None]:
+        """Says of what cannot be written whether the run's folder is still there."""
+        try:
+            yield
+        except (OSError, images.ImageError) as error:
+            gone = not self.journal.folder.is_dir()
+            what = "the run's folder is gone" if gone else f"cannot be written ({error})"
+            raise OSError(f"{self.journal.folder}: {what}") from None
 
     def _append(self, item: Item, record: dict[str, Any]) -> dict[str, Any]:
         known = {
@@ -266,7 +275,8 @@ class _Campaign:
             "objective": self.name, "error": None,
         }  # fmt: skip
         record = dict.fromkeys(FIELDS) | known | record
-        self.journal.append(record)
+        with self._folder():
+            self.journal.append(record)
         return record
 
 

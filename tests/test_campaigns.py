@@ -2,6 +2,7 @@ import errno
 import gc
 import hashlib
 import json
+import shutil
 import signal
 from dataclasses import replace
 from operator import itemgetter
@@ -207,6 +208,15 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(tiny, files, tmp_path, monke
     journal.close()
     assert len(records) == 3
     same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_folder_that_is_removed_ends_the_run(tiny, files, tmp_path):
+    class Vandal(Silent):
+        def steps(self, count):
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    with pytest.raises(OSError, match=f"{tmp_path / 'run'}: the run's folder is gone"):
+        attack(tiny, files, tmp_path / "run", watch=Vandal())
 
 
 def test_an_image_that_vanishes_or_breaks_a_thread_costs_only_itself(tiny, files, tmp_path):
