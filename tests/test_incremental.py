@@ -167,10 +167,14 @@ PLACES = [(0, 0), (0, 160), (160, 0), (160, 160), (0, 77), (80, 80), (37, 91), (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
-def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offsets(name):
-    network, how = random(name), Attack("hide")
+@pytest.mark.parametrize("kind, tolerance", [("float64", 1e-12), ("float32", 1e-2)])
+def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offsets(
+    name, kind, tolerance, x64
+):
+    """In float32 mostly 1e-6, but rounding may put a unit or a pool's maximum on the other side."""
+    network, how = random(name, dtype=kind), Attack("hide")
     generator = np.random.default_rng(0)
-    image, tile = (jnp.float32(generator.random((side, side, 3))) for side in (224, 64))
+    image, tile = (jnp.asarray(generator.random((side, side, 3)), kind) for side in (224, 64))
 
     def gradient(network, tile, problem, reach):
         return jax.grad(evaluate, argnums=1, has_aux=True)(network, tile, problem, how, reach)[0]
@@ -179,12 +183,13 @@ def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offset
     worst = {}
     for corner in PLACES:
         problem = Problem(
-            image, jnp.asarray(0), jnp.asarray(1), jnp.ones(()), jnp.asarray(corner, jnp.int32),
-            jax.random.key(0),
+            image, jnp.asarray(0), jnp.asarray(1), jnp.ones((), kind),
+            jnp.asarray(corner, jnp.int32), jax.random.key(0),
         )  # fmt: skip
-        full = compiled(network, tile, problem, None)
         reach, places = reach_of(network, image.shape, image.dtype, corner, 64)
-        fast = compiled(network, tile, remember(network, problem, reach, places), reach)
+        remembered = remember(network, problem, reach, places)
+        full = compiled(network, tile, problem, None)
+        fast = compiled(network, tile, remembered, reach)
         worst[corner] = float(jnp.linalg.norm(fast - full) / jnp.linalg.norm(full))
-    print(name, worst)
-    assert max(worst.values()) <= 1e-5
+    print(name, kind, worst)
+    assert max(worst.values()) <= tolerance
