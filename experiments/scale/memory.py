@@ -32,13 +32,14 @@ def main() -> int:
     network, patch = checkpoints.load(options.network), Patch()
     attack = Attack(objective="hide", steps=options.steps)
     items = inputs.from_scenes(5, options.scenes, 224)
-    early = min(EARLY, options.scenes // 10)
+    tenth = max(1, options.scenes // 10)
+    early = min(EARLY, tenth)
     seen: dict[int, int] = {}
     with tempfile.TemporaryDirectory() as folder, Watch(len(items)) as watch:
         journal = Journal(Path(folder) / "run", campaigns.describe([network], patch, attack, {}))
         found = campaigns.run(journal, network, items, patch, attack, watch=watch)
         for number, _ in enumerate(found, 1):
-            if number in (early, options.scenes) or number % (options.scenes // 10) == 0:
+            if number in (early, options.scenes) or number % tenth == 0:
                 seen[number] = memory()
     for number, used in seen.items():
         print(f"{number:6d} images: {used / 1e6:.1f} MB")
