@@ -284,9 +284,11 @@ STAGE_FAULTS = {
 
 @pytest.fixture
 def eager():
-    """Nothing is compiled, so that no fault outlives its test, and small things are quick."""
+    """Nothing is compiled or kept, so that no fault outlives its test; small things are quick."""
+    attacks._one_step.cache_clear()
     with jax.disable_jit():
         yield
+    attacks._one_step.cache_clear()
 
 
 @pytest.mark.parametrize("fault", STAGE_FAULTS, ids=lambda fault: fault.__name__)
