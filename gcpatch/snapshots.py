@@ -103,11 +103,6 @@ class Snapshots:
             begun[identity] = Begun(about["sha256"][i], state, Losses(*histories[i]))
         return begun
 
-    def wait(self) -> None:
-        """Returns when what was saved is on the disk."""
-        if self._manager:
-            self._manager.wait_until_finished()
-
     def clear(self) -> None:
         """Removes all snapshots: nothing is under way."""
         self.close()

@@ -159,7 +159,8 @@ def test_one_batch_may_hold_places_of_one_shape_class(x64):
     outputs = jax.vmap(reach.step, (None, 0, None))(network, memories, tile)
     for output, corner in zip(outputs, corners, strict=True):
         changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
-        np.testing.assert_allclose(output, network.split()[0](changed), rtol=1e-12, atol=1e-12)
+        expected = network.split()[0](changed)
+        assert jnp.linalg.norm(output - expected) <= 1e-12 * jnp.linalg.norm(expected)
 
 
 PLACES = [(0, 0), (0, 160), (160, 0), (160, 160), (0, 77), (80, 80), (37, 91), (101, 13)]
@@ -167,11 +168,13 @@ PLACES = [(0, 0), (0, 160), (160, 0), (160, 160), (0, 77), (80, 80), (37, 91), (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
-@pytest.mark.parametrize("kind, tolerance", [("float64", 1e-12), ("float32", 1e-2)])
+@pytest.mark.parametrize("kind, tolerance", [("float64", 1e-12), ("float32", 1e-5)])
 def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offsets(
-    name, kind, tolerance, x64
+    name, kind, tolerance, x64, request
 ):
-    """In float32 mostly 1e-6, but rounding may put a unit or a pool's maximum on the other side."""
+    if kind == "float32" and name in ("vgg19_bn", "wide_resnet101_2"):
+        reason = "at some places rounding tips a unit or a pool's maximum over: 4e-4 and 1.5e-3"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     network, how = random(name, dtype=kind), Attack("hide")
     generator = np.random.default_rng(0)
     image, tile = (jnp.asarray(generator.random((side, side, 3)), kind) for side in (224, 64))
