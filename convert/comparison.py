@@ -176,7 +176,7 @@ class Comparison:
             self.network, image.shape, image.dtype, settings.corner, settings.size
         )
         problem = attacks.remember(self.network, problem, reach, places)
-        state = attacks.start(self.network, problem, settings.size, attack)
+        state = attacks.start(self.network, problem, (settings.size, settings.size), attack)
         noise = tensor(state.noise)
         theirs = reference.attack(self.classifier, tensor(image), noise, target, settings)
         states, problems = jax.tree.map(lambda leaf: leaf[None], (state, problem))
@@ -190,14 +190,11 @@ def _problem(
 ) -> tuple[Problem, reference.Settings]:
     """An attack of one image for either side: top right, 64 of 224 pixels."""
     size = image.shape[0] * 2 // 7
-    corner = Patch(size).corner(*image.shape[:2])
-    problem = Problem(
-        jnp.asarray(image), jnp.asarray(int(target == 0)), jnp.asarray(target),
-        jnp.asarray(RATIO, image.dtype), jnp.asarray(corner), jax.random.key(0),
-    )  # fmt: skip
+    place = Patch(size, RATIO).place(*image.shape[:2])
+    problem = attacks.pose(network, image, target, place, jax.random.key(0), int(target == 0))
     rate = LEARNING_RATES[attack.optimizer]
     return problem, reference.Settings(
-        str(attack.objective), attack.optimizer, rate, attack.steps, size, corner, RATIO
+        str(attack.objective), attack.optimizer, rate, attack.steps, size, place.corner, RATIO
     )
 
 

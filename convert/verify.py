@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
@@ -13,13 +14,14 @@ from tqdm import tqdm
 from convert import ConvertError, reference
 from convert.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
 from convert.torchvision import from_torch, load_weights, to_torch
-from gcpatch import checkpoints
+from gcpatch import checkpoints, regions
 from gcpatch.attacks import OPTIMIZERS
 from gcpatch.errors import UserError
 from gcpatch.images import find_images, read_image
 from gcpatch.merging import read_records
 from gcpatch.networks import MINIS, NAMES, PAPER, Network, create, random
 from gcpatch.patches import Patch
+from gcpatch.regions import Region
 from gcpatch.scenes import draw_batch
 
 SIZE = 224
@@ -123,7 +125,7 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
         UserError: it is not the folder of a run, or its weights are not at hand.
     """
     records = [record for record in read_records(folder) if record["error"] is None]
-    settings, patch = _settings(folder)
+    settings, region = _settings(folder)
     rows, differing = [], []
     for name in dict.fromkeys(record["model"] for record in records):
         mine = [record for record in records if record["model"] == name]
@@ -131,7 +133,7 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
         model = classifier(network, to_torch(network))
         wrong, errors = [], []
         for record in tqdm(mine, desc=name, unit=" images", dynamic_ncols=True):
-            label, energy = _look(model, folder, record, patch)
+            label, energy = _look(model, folder, record, region)
             wrong.append(label != record["png"]["id"])
             errors.append(abs(energy - record["energy_adversarial"]))
             if wrong[-1] or errors[-1] > ENERGY_TOLERANCE:
@@ -147,11 +149,11 @@ def _row(name: str, quantity: str, error: float, tolerance: float) -> Row:
     return Row(name, quantity, float(error), float(error), tolerance, bool(error <= tolerance))
 
 
-def _settings(folder: Path) -> tuple[dict[str, Any], Patch]:
+def _settings(folder: Path) -> tuple[dict[str, Any], Region]:
     try:
         settings = json.loads((folder / "run.json").read_text())["settings"]
-        return settings, Patch(**settings["patch"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return settings, regions.region(settings["patch"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         raise UserError(f"{folder / 'run.json'} does not hold a run's settings") from None
 
 
@@ -179,7 +181,7 @@ def _sources(
 
 
 def _look(
-    model: reference.Classifier, folder: Path, record: dict[str, Any], patch: Patch
+    model: reference.Classifier, folder: Path, record: dict[str, Any], region: Region
 ) -> tuple[int, float]:
     """PyTorch's top class of an image's adversarial.png, and the patch's energy for the target."""
     path = folder / "images" / record["id"] / "adversarial.png"
@@ -189,6 +191,13 @@ def _look(
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     _, logits, _, heat = reference.grad_cam(model, tensor(pixels), record["target"]["id"])
-    size = pixels.shape[:2]
-    covered = reference.coverage(tuple(heat.shape), size, patch.corner(*size), patch.size)
+    covered = _covered(region, tuple(heat.shape), pixels.shape[:2])
     return int(logits.argmax()), float(reference.energy(heat, covered).detach())
+
+
+def _covered(region: Region, cells: tuple[int, ...], size: tuple[int, int]) -> Any:
+    """The share of each of a map's cells that a run's perturbation covers, by PyTorch."""
+    if isinstance(region, Patch):
+        return reference.coverage(cells, size, region.corner(*size), region.size)
+    inside = torch.from_numpy(np.asarray(region.place(*size).ratio)[None, ..., 0] > 0).double()
+    return torch.nn.functional.adaptive_avg_pool2d(inside, (cells[0], cells[1]))[0]

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from gcpatch.networks import Network
     from gcpatch.patches import Patch
     from gcpatch.presets import PRESETS
+    from gcpatch.regions import Bounded, Frame, Mask
     from gcpatch.slots import Finished, attack
 
 # Names are imported at first use, so that `gcpatch --help` need not wait for JAX.
 _HOMES = {
     "Attack": "attacks",
+    "Bounded": "regions",
     "Evidence": "losses",
     "Finished": "slots",
+    "Frame": "regions",
+    "Mask": "regions",
     "Network": "networks",
     "PRESETS": "presets",
     "Patch": "patches",
@@ -36,8 +40,11 @@ _HOMES = {
 __all__ = [
     "PRESETS",
     "Attack",
+    "Bounded",
     "Evidence",
     "Finished",
+    "Frame",
+    "Mask",
     "Network",
     "Patch",
     "attack",

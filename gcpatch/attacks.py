@@ -17,12 +17,13 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gcpatch.errors import UserError
-from gcpatch.explainers import logits_and_grad_cam
+from gcpatch.explainers import logits_and_grad_cam, look
 from gcpatch.hoisting import Hoisted, hoist
 from gcpatch.incremental import Incremental, Memory, incremental, trace
 from gcpatch.losses import OBJECTIVES, Evidence, Objective, cross_entropy, energy
 from gcpatch.networks import Network
-from gcpatch.patches import blend, coverage, cut, paste
+from gcpatch.networks.network import ArrayLike
+from gcpatch.patches import Place, blend, coverage, cut, paste
 
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "sign": optax.sign_sgd,
@@ -130,15 +131,19 @@ class Attack:
 class Problem(NamedTuple):
     """One image to attack. In a batch every field has a leading axis.
 
-    `memory` is what `Incremental.step` needs of the image, None where it is evaluated in full.
+    `heats` are the clean image's maps of its top class and of the target. `bound` is the most that
+    a pixel may change, None without a bound. `memory` is what `Incremental.step` needs of the
+    image, None where it is evaluated in full.
     """
 
     image: Float[Array, "h w 3"]
     label: Int[Array, ""]
     target: Int[Array, ""]
-    ratio: Float[Array, ""]
+    ratio: Float[Array, ""] | Float[Array, "rows columns 1"]
     corner: Int[Array, "2"]
     key: PRNGKeyArray
+    heats: Float[Array, "2 h2 w2"]
+    bound: Float[Array, ""] | None = None
     memory: Memory | None = None
 
 
@@ -153,12 +158,12 @@ class Losses(NamedTuple):
 class State(NamedTuple):
     """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels."""
 
-    noise: Float[Array, "s s 3"]
+    noise: Float[Array, "rows columns 3"]
     optimizer: optax.OptState
     step: Int[Array, ""]
     streak: Int[Array, ""]
     done: Bool[Array, ""]
-    best_tile: Float[Array, "s s 3"]
+    best_tile: Float[Array, "rows columns 3"]
     best_shortfall: Float[Array, ""]
     best_losses: Losses
 
@@ -195,7 +200,7 @@ def shortfall(attack: Attack, evidence: Evidence, losses: Losses) -> Float[Array
 
 def evaluate(
     network: Network,
-    tile: Float[Array, "s s 3"],
+    tile: Float[Array, "rows columns 3"],
     problem: Problem,
     attack: Attack,
     reach: Incremental | None = None,
@@ -211,8 +216,11 @@ def evaluate(
     else:
         activations = trunk(image)
     logits, heat = logits_and_grad_cam(head, activations, problem.target)
-    covered = coverage(heat.shape, image.shape[:2], problem.corner, tile.shape[0])
-    evidence = Evidence(image, tile, logits, heat, covered, problem.target, problem.label)
+    covered = coverage(heat.shape, image.shape[:2], problem.corner, tile.shape[:2], problem.ratio)
+    evidence = Evidence(
+        image, tile, logits, heat, covered, problem.target, problem.label,
+        lambda label: logits_and_grad_cam(head, activations, label)[1], *problem.heats,
+    )  # fmt: skip
     explanation, entropy = attack.loss(evidence), cross_entropy(evidence)
     wanted = doubt(logits, problem.target, attack.confidence) > 0 if attack.ce_gate else True
     total = explanation + attack.ce_weight * jnp.where(wanted, entropy, 0)
@@ -220,13 +228,56 @@ def evaluate(
     return total, (losses, shortfall(attack, evidence, losses))
 
 
-def start(network: Network, problem: Problem, size: int, attack: Attack) -> State:
-    """The state before the first step of a patch of `size` pixels."""
-    tile = cut(problem.image, problem.corner, size)
-    if attack.init == "image":
+def pose(
+    network: Network, image: Float[ArrayLike, "h w 3"], target: Int[Array, ""] | int,
+    place: Place, key: PRNGKeyArray, label: Int[Array, ""] | int = -1,
+    heats: Float[ArrayLike, "2 h2 w2"] | None = None,
+) -> Problem:  # fmt: skip
+    """The problem to have `image` taken for `target`.
+
+    Args:
+        network: the network to fool.
+        image: RGB in [0, 1].
+        target: a class.
+        place: of the perturbation.
+        key: of the `random` start.
+        label: the image's class; the network's if negative.
+        heats: the image's maps of its top class and of the target, where they are known.
+    """
+    image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
+    if heats is None or label < 0:
+        logits, heat = look(network, image, -1)
+        label = jnp.where(jnp.asarray(label) < 0, logits.argmax(), label)
+        heats = jnp.stack([heat, look(network, image, target)[1]])
+    return Problem(
+        image, jnp.asarray(label, jnp.int32), target, jnp.asarray(place.ratio, image.dtype),
+        jnp.asarray(place.corner, jnp.int32), key, jnp.asarray(heats),
+        None if place.bound is None else jnp.asarray(place.bound, image.dtype),
+    )  # fmt: skip
+
+
+def limits(
+    problem: Problem, clean: Float[Array, "r c 3"]
+) -> tuple[Float[Array, "*r_c 3"], Float[Array, "*r_c 3"]]:
+    """The least and the most that the noise may be, in pixels: valid, and within the bound."""
+    if problem.bound is None:
+        return jnp.zeros(3, clean.dtype), jnp.ones(3, clean.dtype)
+    return jnp.maximum(clean - problem.bound, 0), jnp.minimum(clean + problem.bound, 1)
+
+
+def start(network: Network, problem: Problem, shape: tuple[int, int], attack: Attack) -> State:
+    """The state before the first step of a perturbation of `shape` pixels.
+
+    One with a bound starts at the image, unless at `random` within its bound.
+    """
+    tile = cut(problem.image, problem.corner, shape)
+    if attack.init == "random":
+        least, most = limits(problem, tile)
+        noise = network.normalize(
+            jax.random.uniform(problem.key, tile.shape, tile.dtype, least, most)
+        )
+    elif attack.init == "image" or problem.bound is not None:
         noise = network.normalize(tile)
-    elif attack.init == "random":
-        noise = network.normalize(jax.random.uniform(problem.key, tile.shape, tile.dtype))
     else:
         noise = jnp.zeros_like(tile)
     zero, worst = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, tile.dtype)
@@ -241,7 +292,7 @@ def step(
     reach: Incremental | None = None,
 ) -> tuple[State, Losses]:  # fmt: skip
     """One step for one image: gradient, update of N alone, projection (algorithm 1, 12-25)."""
-    clean = cut(problem.image, problem.corner, state.noise.shape[0])
+    clean = cut(problem.image, problem.corner, (state.noise.shape[0], state.noise.shape[1]))
     tile = blend(clean, network.denormalize(state.noise), problem.ratio)
     if attack.init == "clean":
         tile = jnp.where(state.step == 0, clean, tile)
@@ -251,9 +302,8 @@ def step(
     by_noise = gradient * problem.ratio * jnp.asarray(network.std, gradient.dtype)
     updates, optimizer = attack.transformation.update(by_noise, state.optimizer, state.noise)
     noise = optax.apply_updates(state.noise, updates)
-    if attack.project:
-        black, white = network.normalize(jnp.asarray([[0.0] * 3, [1.0] * 3], noise.dtype))
-        noise = jnp.clip(noise, black, white)
+    if attack.project or problem.bound is not None:
+        noise = jnp.clip(noise, *map(network.normalize, limits(problem, clean)))
     streak = jnp.where(lacking == 0, state.streak + 1, 0)
     count = state.step + 1
     broken = ~jnp.isfinite(losses.total)

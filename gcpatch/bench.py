@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gcpatch import attacks, slots
-from gcpatch.attacks import Attack, Problem
+from gcpatch.attacks import Attack
 from gcpatch.networks import Network
 from gcpatch.patches import Patch
 
@@ -90,21 +90,19 @@ def measure(
         repeats: how many times to measure; the median counts.
         precision: as `jax.default_matmul_precision` names it.
     """
-    corner, how = Patch(size).corner(SIDE, SIDE), Attack(objective="hide")
+    place, how = Patch(size).place(SIDE, SIDE), Attack(objective="hide")
     count = None if jax.default_backend() == "cpu" else slots.CHUNK
     reach: Any = None
     problems: Any = []
     for index, image in enumerate(images_for(batch)):
-        problem = Problem(
-            jnp.asarray(image), jnp.asarray(0), jnp.asarray(index % len(network.categories)),
-            jnp.ones(()), jnp.asarray(corner, jnp.int32), jax.random.key(index),
-        )  # fmt: skip
+        target = index % len(network.categories)
+        problem = attacks.pose(network, image, target, place, jax.random.key(index))
         if variant == "gcpatch-incremental":
-            reach, places = attacks.reach_of(network, image.shape, image.dtype, corner, size)
+            reach, places = attacks.reach_of(network, image.shape, image.dtype, place.corner, size)
             problem = attacks.remember(network, problem, reach, places)
         problems.append(problem)
     problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
-    states = jax.vmap(lambda problem: attacks.start(network, problem, size, how))(problems)
+    states = jax.vmap(lambda problem: attacks.start(network, problem, place.shape, how))(problems)
     start = time.perf_counter()
     weights: Any = (network,)
     with jax.default_matmul_precision(precision):

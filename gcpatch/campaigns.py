@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,20 +20,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
-from gcpatch import images, labels, metrics, render
+from gcpatch import images, labels, metrics, regions, render
 from gcpatch.ahead import ahead
-from gcpatch.attacks import Attack, Problem, start
+from gcpatch.attacks import Attack, Problem, pose, start
 from gcpatch.checkpoints import digest
 from gcpatch.errors import UserError
-from gcpatch.explainers import logits_and_grad_cam
+from gcpatch.explainers import look
 from gcpatch.inputs import Item, Picture
 from gcpatch.journal import Journal
 from gcpatch.networks import Network
-from gcpatch.networks.network import ArrayLike
-from gcpatch.patches import Patch, coverage
-from gcpatch.slots import Finished, Slots, Underway, stream
+from gcpatch.patches import Place, coverage
+from gcpatch.regions import Region
+from gcpatch.slots import Finished, Slots, Underway, corner_of, stream
 from gcpatch.snapshots import Begun, Snapshots
 from gcpatch.watching import Silent
 
@@ -50,13 +50,13 @@ FIELDS = (
 
 
 def describe(
-    networks: list[Network], patch: Patch, attack: Attack, settings: dict[str, Any]
+    networks: list[Network], patch: Region, attack: Attack, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """What a run's `run.json` holds: the settings, which `--resume` compares, and where it runs."""
     settings = settings | {
         "weights_digest": {network.name: digest(network) for network in networks},
         "objective": _name(attack),
-        "patch": dataclasses.asdict(patch),
+        "patch": regions.describe(patch),
         "attack": dataclasses.asdict(attack) | {"objective": _name(attack)},
     }
     device = jax.devices()[0]
@@ -74,17 +74,6 @@ def _name(attack: Attack) -> str:
     return attack.objective if isinstance(attack.objective, str) else attack.objective.__name__
 
 
-@jax.jit
-def look(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[ArrayLike, ""] | int
-) -> tuple[Float[Array, " classes"], Float[Array, "h2 w2"]]:
-    """The logits of one image, and Grad-CAM of one class; of the top class where it is negative."""
-    trunk, head = network.split()
-    activations = trunk(jnp.asarray(image))
-    label = jnp.where(label < 0, head(activations).argmax(), label)
-    return logits_and_grad_cam(head, activations, label)
-
-
 class _Clean(NamedTuple):
     """What is known of an image before its attack."""
 
@@ -98,7 +87,7 @@ class _Clean(NamedTuple):
 
 
 def run(
-    journal: Journal, network: Network, items: Iterable[Item], patch: Patch, attack: Attack,
+    journal: Journal, network: Network, items: Iterable[Item], patch: Region, attack: Attack,
     *, target: str = "random", seed: int = 0, batch: int = 8, precision: str = "float32",
     devices: Sequence[jax.Device] | None = None, every: float = 60, watch: Silent | None = None,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
@@ -112,7 +101,7 @@ def run(
         journal: the run's folder.
         network: the network to fool.
         items: the images.
-        patch: its size, ratio and place.
+        patch: where the perturbation lies, and its ratio.
         attack: how to optimise it.
         target: one of `labels.RULES`, or a class by name or number, for items without their own.
         seed: of everything random; an image's own numbers come from it and the image's digest.
@@ -141,8 +130,9 @@ class _Campaign:
     """A run: images that are read, attacked and written at the same time."""
 
     def __init__(self, journal, network, patch, attack, target, seed, watch):
-        self.journal, self.network, self.patch, self.attack = journal, network, patch, attack
+        self.journal, self.network, self.attack = journal, network, attack
         self.target, self.seed, self.watch = target, seed, watch
+        self.place = cache(patch.place)
         self.name = _name(attack)
         self.waiting: dict[int, _Clean] = {}
         self.writing: deque[Future[dict[str, Any]]] = deque()
@@ -166,14 +156,15 @@ class _Campaign:
             closing(self.snapshots),
         ):
             if (first := next(problems, None)) is not None:
-                corner = self.patch.corner(*self.waiting[0].picture.pixels.shape[:2])
+                place = self.place(*self.waiting[0].picture.pixels.shape[:2])
                 outcomes = stream(
-                    self.network, itertools.chain([first], problems), self.patch.size, self.attack,
-                    batch, self.watch.steps, precision, corner, self._smaller, on_chunk, devices,
+                    self.network, itertools.chain([first], problems), place.shape, self.attack,
+                    batch, self.watch.steps, precision, corner_of(place), self._smaller, on_chunk,
+                    devices,
                 )  # fmt: skip
                 with suppress(_Stop):
-                    for place, finished in outcomes:
-                        clean = self.waiting.pop(place)
+                    for number, finished in outcomes:
+                        clean = self.waiting.pop(number)
                         self.writing.append(pool.submit(self._write, clean, finished))
                         yield from self._written(LAG)
             yield from self._written(0)
@@ -197,17 +188,18 @@ class _Campaign:
 
     def _problem(self, clean: "_Clean") -> Problem | Underway:
         picture = clean.picture
-        corner = self.patch.corner(*picture.pixels.shape[:2])
-        problem = Problem(
+        place = self.place(*picture.pixels.shape[:2])
+        problem = pose(
+            self.network,
             jnp.asarray(picture.pixels, jnp.float32) / 255,
-            jnp.asarray(clean.label, jnp.int32),
-            jnp.asarray(clean.target, jnp.int32),
-            jnp.asarray(self.patch.ratio, jnp.float32),
-            jnp.asarray(corner, jnp.int32),
+            clean.target,
+            place,
             jax.random.key(_seeds(self.seed, picture.sha256)[1]),
+            clean.label,
+            jnp.stack([clean.heat, clean.heat_of_target]),
         )
         if self.begun is None:
-            begin = partial(start, size=self.patch.size)
+            begin = partial(start, shape=place.shape)
             like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
             self.begun = self.snapshots.load(like, self.watch.note)
         found = self.begun.get(clean.item.id)
@@ -217,7 +209,7 @@ class _Campaign:
 
     def _look(self, item: Item) -> "_Clean":
         clean = _look_at(self.network, item, self.target, self.seed)
-        self.patch.corner(*clean.picture.pixels.shape[:2])
+        self.place(*clean.picture.pixels.shape[:2])
         return clean
 
     def _save(self, slots: Slots) -> None:
@@ -244,7 +236,8 @@ class _Campaign:
 
     def _write(self, clean: "_Clean", finished: Finished) -> dict[str, Any]:
         """An image's files and then its record."""
-        conclude = partial(_conclude, self.network, clean, finished, self.patch, self.name)
+        place = self.place(*clean.picture.pixels.shape[:2])
+        conclude = partial(_conclude, self.network, clean, finished, place, self.name)
         try:
             if not np.isfinite(finished.history.total[-1]):
                 raise UserError(
@@ -304,7 +297,7 @@ def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
 
 
 def _conclude(
-    network: Network, clean: _Clean, finished: Finished, patch: Patch, name: str, folder: Path
+    network: Network, clean: _Clean, finished: Finished, place: Place, name: str, folder: Path
 ) -> dict[str, Any]:
     """Writes an image's files and measures them; the verdict is that of the re-read PNG."""
     before = clean.picture.pixels
@@ -316,8 +309,10 @@ def _conclude(
     png_logits, heat = jax.tree.map(
         np.asarray, look(network, jnp.asarray(after, jnp.float32) / 255, target)
     )
-    row, column = corner = patch.corner(*before.shape[:2])
-    covered = np.asarray(coverage(heat.shape, before.shape[:2], jnp.asarray(corner), patch.size))
+    (row, column), (rows, columns), ratio, _ = place
+    covered = np.asarray(
+        coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, ratio)
+    )
     png = _answer(network, png_logits)
     record = {
         "id": clean.item.id,
@@ -339,8 +334,9 @@ def _conclude(
         record["object_energy_adversarial"] = metrics.energy(heat, weights)
     render.write_pictures(
         folder, clean=before, adversarial=after,
-        patch=after[row : row + patch.size, column : column + patch.size],
-        heat_clean=clean.heat, heat_adversarial=heat, box=(row, column, patch.size), record=record,
+        patch=after[row : row + rows, column : column + columns],
+        heat_clean=clean.heat, heat_adversarial=heat, record=record,
+        box=None if np.ndim(ratio) else (row, column, rows),
     )  # fmt: skip
     return record
 

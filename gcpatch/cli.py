@@ -110,6 +110,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CORNER|ROW,COL",
         help="top-right (default), top-left, bottom-left, bottom-right, or the top left pixel",
     )
+    regions = attack.add_mutually_exclusive_group()
+    regions.add_argument(
+        "--frame", type=int, metavar="PIXELS", help="instead of a patch, a frame of this width"
+    )
+    regions.add_argument(
+        "--mask", metavar="FILE.png", help="instead of a patch, wherever this picture is white"
+    )
+    regions.add_argument(
+        "--linf",
+        type=int,
+        metavar="LEVELS",
+        help="instead of a patch, the whole image, each pixel by at most so many 8-bit levels",
+    )
     attack.add_argument(
         "--steps", type=int, metavar="N", help="the most steps for an image (default 1000)"
     )
@@ -362,7 +375,7 @@ def _attack(options: argparse.Namespace) -> int:
 
     _choose("resize mode", options.resize_mode, RESIZE_MODES)
     patch, attack = _settings(options)
-    patch.corner(IMAGE_SIZE, IMAGE_SIZE)
+    patch.place(IMAGE_SIZE, IMAGE_SIZE)
     if not options.checkpoint_every > 0:
         raise UserError(f"--checkpoint-every is {options.checkpoint_every}; it must be over 0")
     (part, parts), out = _part(options)
@@ -462,14 +475,31 @@ def _settings(options: argparse.Namespace):
     }
     if options.objective:
         given["objective"] = _objective(options.objective)
-    place = {
+    return _region(options, patch), dataclasses.replace(attack, **given)
+
+
+def _region(options: argparse.Namespace, patch):
+    """Where the perturbation lies: `patch`, changed as the options ask, or what takes its place."""
+    import dataclasses
+
+    from gcpatch.regions import Bounded, Frame, Mask
+
+    given = {
         field: value
-        for field in ("size", "ratio")
+        for field in ("size", "position", "ratio")
         if (value := getattr(options, field)) is not None
     }
+    for option, kind, known in (
+        ("frame", Frame, ("ratio",)), ("mask", Mask, ("ratio",)), ("linf", Bounded, ()),
+    ):  # fmt: skip
+        if (value := getattr(options, option)) is None:
+            continue
+        for field in given.keys() - set(known):
+            raise UserError(f"--{field} and --{option} exclude each other")
+        return kind(value, **given)
     if options.position:
-        place["position"] = _position(options.position)
-    return dataclasses.replace(patch, **place), dataclasses.replace(attack, **given)
+        given["position"] = _position(options.position)
+    return dataclasses.replace(patch, **given)
 
 
 def _objective(text: str):
@@ -518,7 +548,7 @@ def _explain(options: argparse.Namespace) -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from gcpatch import campaigns, checkpoints, images, inputs, labels, render
+    from gcpatch import checkpoints, images, inputs, labels, render
 
     _choose("method", options.method, ("grad-cam",))
     _choose("resize mode", options.resize_mode, images.RESIZE_MODES)
@@ -534,7 +564,7 @@ def _explain(options: argparse.Namespace) -> int:
         except UserError as error:
             row["error"], failed = item.blame(error), True
             continue
-        logits, heat = campaigns.look(
+        logits, heat = explainers.look(
             network, jnp.asarray(picture, jnp.float32) / 255, jnp.asarray(label)
         )
         found = int(logits.argmax()) if label < 0 else label

@@ -43,3 +43,14 @@ def logits_and_grad_cam(
     gradient, logits = jax.grad(score, has_aux=True)(activations)
     alpha = gradient.mean((0, 1))
     return logits, jax.nn.relu(activations @ alpha)
+
+
+@jax.jit
+def look(
+    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[ArrayLike, ""] | int
+) -> tuple[Float[Array, " classes"], Float[Array, "h2 w2"]]:
+    """The logits of one image, and Grad-CAM of one class; of the top class where it is negative."""
+    trunk, head = network.split()
+    activations = trunk(jnp.asarray(image))
+    label = jnp.where(label < 0, head(activations).argmax(), label)
+    return logits_and_grad_cam(head, activations, label)

@@ -23,15 +23,21 @@ class Evidence(NamedTuple):
         coverage: the share of each of the map's cells that the patch covers.
         target: the class that the attack wants.
         label: the clean image's true class where that was given, else its top class.
+        explain: Grad-CAM of any class on the adversarial image; `heat` is `explain(target)`.
+        clean_heat: Grad-CAM of the top class on the clean image.
+        clean_heat_of_target: Grad-CAM of the target class on the clean image.
     """
 
     image: Float[Array, "h w 3"]
-    tile: Float[Array, "s s 3"]
+    tile: Float[Array, "rows columns 3"]
     logits: Float[Array, " classes"]
     heat: Float[Array, "h2 w2"]
     coverage: Float[Array, "h2 w2"]
     target: Int[Array, ""]
     label: Int[Array, ""]
+    explain: Callable[[Int[Array, ""]], Float[Array, "h2 w2"]]
+    clean_heat: Float[Array, "h2 w2"]
+    clean_heat_of_target: Float[Array, "h2 w2"]
 
 
 Objective = Callable[[Evidence], Float[Array, ""]]

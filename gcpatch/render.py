@@ -167,13 +167,13 @@ def panel(
     adversarial: np.ndarray,
     heat_clean: np.ndarray,
     heat_adversarial: np.ndarray,
-    box: tuple[int, int, int],
+    box: tuple[int, int, int] | None,
     record: dict[str, Any],
 ) -> np.ndarray:
     """One row: clean image, its Grad-CAM, attacked image, its Grad-CAM; uint8 [height, width, 3].
 
     `heat_clean` explains the predicted class of `clean`, `heat_adversarial` the target class of
-    `adversarial`; `box` is the patch's (row, column, size), `record` one line of results.jsonl.
+    `adversarial`; `box` is a square patch's (row, column, size), `record` a line of results.jsonl.
     """
     factor = max(1, math.ceil(384 / len(clean)))
     tile = factor * len(clean)
@@ -182,7 +182,7 @@ def panel(
     big = [np.repeat(np.repeat(p, factor, 0), factor, 1) for p in (clean, adversarial)]
     maps = [upsample(heat, tile) for heat in (heat_clean, heat_adversarial)]
     tiles = [big[0], overlay(big[0], maps[0]), big[1].copy(), overlay(big[1], maps[1])]
-    for picture in tiles[2:]:
+    for picture in tiles[2:] if box else ():
         _outline(picture, box, factor)
 
     def write(text, x, y, width, size, weight=400, colour=INK):
@@ -225,7 +225,7 @@ def write_pictures(
     patch: np.ndarray,
     heat_clean: np.ndarray,
     heat_adversarial: np.ndarray,
-    box: tuple[int, int, int],
+    box: tuple[int, int, int] | None,
     record: dict[str, Any],
 ) -> None:
     """Write a result's six pictures into `folder`: images and `patch` uint8 RGB, maps [h, w]."""

@@ -21,6 +21,7 @@ from gcpatch.attacks import (
     Problem,
     State,
     advance,
+    pose,
     reach_of,
     remember,
     start,
@@ -28,7 +29,8 @@ from gcpatch.attacks import (
 from gcpatch.incremental import Incremental
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
-from gcpatch.patches import Patch
+from gcpatch.patches import Place
+from gcpatch.regions import Region
 
 CHUNK = 20  # steps between two looks at which images are done
 
@@ -47,7 +49,7 @@ class Finished(NamedTuple):
     """
 
     adversarial: Float[np.ndarray, "h w 3"]
-    tile: Float[np.ndarray, "s s 3"]
+    tile: Float[np.ndarray, "rows columns 3"]
     steps: int
     converged: bool
     losses: Losses
@@ -63,7 +65,8 @@ class Underway(NamedTuple):
 
 
 def stream(
-    network: Network, problems: Iterable[Problem | Underway], size: int, attack: Attack,
+    network: Network, problems: Iterable[Problem | Underway], shape: tuple[int, int],
+    attack: Attack,
     batch: int = 8, on_steps: Callable[[int], None] = lambda count: None,
     precision: str = "highest", corner: tuple[int, int] | None = None,
     on_batch: Callable[[int], None] = lambda batch: None,
@@ -77,13 +80,13 @@ def stream(
     Args:
         network: the network to fool.
         problems: the images, one at a time (no leading axis), all of one shape.
-        size: the patch's side in pixels.
+        shape: the perturbation's height and width in pixels.
         attack: how to optimise.
         batch: how many images a device optimises at a time.
         on_steps: called after each chunk with the number of image-steps taken.
         precision: of the products while optimising, as `jax.default_matmul_precision` names it.
         corner: where every problem has its patch: then only what it reaches is evaluated. None
-            where the places differ.
+            where the places differ or nothing is out of reach.
         on_batch: called with the number of slots a device when it had to shrink.
         on_chunk: called after each chunk, when what is done has been yielded.
         devices: to share the slots; JAX's default device if None.
@@ -93,7 +96,7 @@ def stream(
     """
     queue: Iterator[tuple[int, Problem | Underway]] = enumerate(problems)
     while True:
-        slots = Slots(network, size, attack, batch, corner, devices)
+        slots = Slots(network, shape, attack, batch, corner, devices)
         try:
             yield from slots.run(queue, on_steps, on_chunk, precision)
             return
@@ -109,10 +112,10 @@ class Slots:
     """A batch of attacks: where an image is done, the next one takes its slot."""
 
     def __init__(
-        self, network: Network, size: int, attack: Attack, batch: int,
+        self, network: Network, shape: tuple[int, int], attack: Attack, batch: int,
         corner: tuple[int, int] | None, devices: Sequence[jax.Device] | None,
     ):  # fmt: skip
-        self.network, self.size, self.attack, self.corner = network, size, attack, corner
+        self.network, self.shape, self.attack, self.corner = network, shape, attack, corner
         self.mesh = Mesh(np.asarray(devices), ("batch",)) if devices else None
         self.count = batch * len(devices or [None])
         self.weights = self._place(network, PartitionSpec())
@@ -162,11 +165,11 @@ class Slots:
         if self.corner is not None:
             image = problem.image
             self.reach, places = reach_of(
-                self.network, image.shape, image.dtype, self.corner, self.size
+                self.network, image.shape, image.dtype, self.corner, self.shape[0]
             )
             problem = remember(self.network, problem, self.reach, places)
         if state is None:
-            state = _begin(self.network, problem, self.size, self.attack)
+            state = _begin(self.network, problem, self.shape, self.attack)
         if self.states is None:
             idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.count), (state, problem))
             self.states, self.problems = self._place(idle, BATCH)
@@ -183,7 +186,7 @@ class Slots:
         return jax.device_put(tree, NamedSharding(self.mesh, spec)) if self.mesh else tree
 
 
-_begin = jax.jit(start, static_argnames="size")
+_begin = jax.jit(start, static_argnames="shape")
 _take = jax.jit(lambda tree, slot: jax.tree.map(itemgetter(slot), tree))
 
 
@@ -220,8 +223,8 @@ def _joined(history: list[Losses]) -> Losses:
 
 def _finish(state: State, problem: Problem, history: list[Losses]) -> Finished:
     tile, adversarial = np.asarray(state.best_tile), np.array(problem.image)
-    (row, column), size = map(int, problem.corner), len(tile)
-    adversarial[row : row + size, column : column + size] = tile
+    row, column = map(int, problem.corner)
+    adversarial[row : row + tile.shape[0], column : column + tile.shape[1]] = tile
     return Finished(
         adversarial,
         tile,
@@ -232,41 +235,41 @@ def _finish(state: State, problem: Problem, history: list[Losses]) -> Finished:
     )
 
 
+def corner_of(place: Place) -> tuple[int, int] | None:
+    """The corner of a square patch, beyond whose reach nothing is evaluated; None of all else."""
+    return place.corner if np.ndim(place.ratio) == 0 else None
+
+
 def attack(
     network: Network, images: Float[ArrayLike, "n h w 3"],
-    targets: Int[ArrayLike, " n"] | list[int], patch: Patch, attack: Attack, *,
+    targets: Int[ArrayLike, " n"] | list[int], patch: Region, attack: Attack, *,
     batch: int = 8, seed: int = 0,
 ) -> list[Finished]:  # fmt: skip
-    """Attacks images: one optimised patch for each, in the order of the images.
+    """Attacks images: one optimised perturbation for each, in the order of the images.
 
     Args:
         network: the network to fool.
         images: RGB in [0, 1].
         targets: the class that each image shall be taken for.
-        patch: the patch's size, ratio and place.
+        patch: where it lies: a `Patch`, or a `Frame`, a `Mask`, or the whole image `Bounded`.
         attack: how to optimise it.
         batch: how many images are optimised at a time.
         seed: of the `random` start.
 
     Raises:
         AttackError: the images are no floats in [0, 1], or the targets no classes, one for each.
-        PatchError: the patch does not lie inside the images.
+        PatchError: it does not lie inside the images, or its settings are out of range.
     """
     _check(np.asarray(images), np.asarray(targets), len(network.categories))
     images, targets = jnp.asarray(images), jnp.asarray(targets, jnp.int32)
-    corner = jnp.asarray(patch.corner(*images.shape[1:3]), jnp.int32)
-    classify = jax.jit(lambda network, images: lax.map(network, images, batch_size=batch))
-    labels = classify(network, images).argmax(-1)
-    ratio = jnp.asarray(patch.ratio, images.dtype)
+    place = patch.place(*images.shape[1:3])
     keys = jax.random.split(jax.random.key(seed), len(images))
     problems = (
-        Problem(image, label.astype(jnp.int32), target, ratio, corner, key)
-        for image, label, target, key in zip(images, labels, targets, keys, strict=True)
+        pose(network, image, target, place, key)
+        for image, target, key in zip(images, targets, keys, strict=True)
     )
-    place = patch.corner(*images.shape[1:3])
-    outcomes = dict(
-        stream(network, problems, patch.size, attack, min(batch, len(images)), corner=place)
-    )
+    batch = min(batch, len(images))
+    outcomes = dict(stream(network, problems, place.shape, attack, batch, corner=corner_of(place)))
     return [outcomes[i] for i in range(len(images))]
 
 

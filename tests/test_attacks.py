@@ -62,6 +62,7 @@ def problem(image, target=0, ratio=1.0, corner=(0, 0), label=1, seed=0):
     return Problem(
         image, jnp.asarray(label, jnp.int32), jnp.asarray(target, jnp.int32),
         jnp.asarray(ratio, image.dtype), jnp.asarray(corner, jnp.int32), jax.random.key(seed),
+        jnp.zeros((2, 1, 1), image.dtype),
     )  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def flat_problem(seed=0, **options):
 
 def batched(network, problems, size, how):
     """The states before the first step, and the problems, with a leading axis."""
-    states = [start(network, one, size, how) for one in problems]
+    states = [start(network, one, (size, size), how) for one in problems]
     stack = partial(jax.tree.map, lambda *leaves: jnp.stack(leaves))
     return stack(*states), stack(*problems)
 
@@ -159,7 +160,7 @@ def goal(objective, *, sure, share, peak_in_patch=True):
     evidence = Evidence(
         jnp.zeros((4, 4, 3)), jnp.zeros((2, 2, 3)), jnp.asarray([9.0, 0.0] if sure else [0.0, 0.0]),
         jnp.asarray(heat, jnp.float32), jnp.asarray(covered, jnp.float32),
-        jnp.asarray(0), jnp.asarray(1),
+        jnp.asarray(0), jnp.asarray(1), lambda label: heat, heat, heat,
     )  # fmt: skip
     losses = Losses(jnp.asarray(0.75), jnp.asarray(0.5), jnp.asarray(0.25))
     return float(shortfall(Attack(objective, confidence=0.9), evidence, losses))
@@ -223,7 +224,7 @@ def test_evidence(flat):
 @pytest.mark.parametrize("sure", [True, False])
 def test_the_cross_entropy_s_gate(flat, gate, sure):
     one = flat_problem()
-    tile = cut(one.image, one.corner, SMALL)
+    tile = cut(one.image, one.corner, (SMALL, SMALL))
     odds = np.asarray(jax.nn.softmax(flat(one.image)))
     target = odds.argmax() if sure else odds.argmin()
     one = one._replace(target=jnp.asarray(target, jnp.int32))
@@ -240,7 +241,7 @@ def test_the_gate_stays_open_below_the_confidence(flat):
     odds = np.asarray(jax.nn.softmax(flat(one.image)))
     one = one._replace(target=jnp.asarray(odds.argmax(), jnp.int32))
     total, _ = evaluate(
-        flat, cut(one.image, one.corner, SMALL), one,
+        flat, cut(one.image, one.corner, (SMALL, SMALL)), one,
         Attack("classify", ce_weight=0.25, confidence=float(odds.max()) + 1e-3),
     )  # fmt: skip
     np.testing.assert_allclose(total, 0.25 * -np.log(odds.max()), rtol=1e-5)
@@ -287,7 +288,7 @@ def test_steps_against_numpy(flat, optimizer, moved, ratio):
     """The loss is linear in the tile, so that the gradient by N is known at every step."""
     how = Attack(pull, optimizer=optimizer, learning_rate=0.25, ce_weight=0.0)
     one = flat_problem(ratio=ratio, corner=(1, 3))
-    state = start(flat, one, SMALL, how)
+    state = start(flat, one, (SMALL, SMALL), how)
     for count in (1, 2, 3):
         state, losses = step(flat, state, one, how)
         expected = -0.25 * moved(PULL * ratio * STD, count)
@@ -302,7 +303,7 @@ def test_the_patch_is_kept_to_valid_pixels(flat):
     """And the gradient passes the bound straight through: a step is as long as ever."""
     how = Attack(pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0)
     one = flat_problem()
-    state = start(flat, one, SMALL, how)
+    state = start(flat, one, (SMALL, SMALL), how)
     for _ in range(2):
         state, _ = step(flat, state, one, how)
     np.testing.assert_allclose(flat.denormalize(state.noise), PULL < 0, atol=1e-6)
@@ -311,7 +312,7 @@ def test_the_patch_is_kept_to_valid_pixels(flat):
 def test_without_projection_the_patch_is_free_and_the_image_is_valid(flat):
     how = Attack(pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0, project=False)
     one = flat_problem(ratio=0.3)
-    state = start(flat, one, SMALL, how)
+    state = start(flat, one, (SMALL, SMALL), how)
     for _ in range(3):
         state, _ = step(flat, state, one, how)
     np.testing.assert_allclose(state.noise, -30 * np.sign(PULL), rtol=1e-6)
@@ -323,15 +324,15 @@ def test_the_start(flat, init):
     one = flat_problem(3, corner=(2, 4))
     other = one._replace(key=jax.random.key(1))
     how = Attack(pull, init=init, optimizer="sign", learning_rate=0.125, ce_weight=0.0)
-    state = start(flat, one, SMALL, how)
+    state = start(flat, one, (SMALL, SMALL), how)
     tile = one.image[2:4, 4:6]
     if init == "image":
         np.testing.assert_allclose(flat.denormalize(state.noise), tile, atol=1e-6)
     elif init == "random":
         drawn = flat.denormalize(state.noise)
         assert 0 <= drawn.min() + 1e-6 and drawn.max() <= 1 + 1e-6 and np.ptp(drawn) > 0.5
-        np.testing.assert_array_equal(start(flat, one, SMALL, how).noise, state.noise)
-        assert np.abs(start(flat, other, SMALL, how).noise - state.noise).min() > 1e-4
+        np.testing.assert_array_equal(start(flat, one, (SMALL, SMALL), how).noise, state.noise)
+        assert np.abs(start(flat, other, (SMALL, SMALL), how).noise - state.noise).min() > 1e-4
     else:
         np.testing.assert_array_equal(state.noise, 0)
     assert state.step == 0 and not state.done
@@ -350,7 +351,7 @@ def test_the_first_step_of_a_clean_start_moves_by_the_clean_image_s_gradient(fla
         "classify", init="clean", optimizer="sgd", learning_rate=0.5, ce_weight=1.0, ce_gate=False
     )
     one = flat_problem(target=2, corner=(2, 4))
-    state, _ = step(flat, start(flat, one, SMALL, how), one, how)
+    state, _ = step(flat, start(flat, one, (SMALL, SMALL), how), one, how)
     gradient = jax.grad(lambda image: -jax.nn.log_softmax(flat(image))[2])(one.image)[2:4, 4:6]
     np.testing.assert_allclose(state.noise, -0.5 * gradient * STD, rtol=1e-4, atol=1e-6)
 
@@ -430,7 +431,7 @@ def test_a_stream_s_trajectory(tiny64):
         "hide", steps=8, optimizer="momentum", learning_rate=300.0, ce_weight=0.05, confidence=0.9
     )
     one = problem(pixels(SIDE, SIDE, 3, seed=2, dtype=np.float64), 2, 0.6, (5, 3))
-    ((_, outcome),) = stream(tiny64, [one], SIZE, how, batch=1)
+    ((_, outcome),) = stream(tiny64, [one], (SIZE, SIZE), how, batch=1)
     _, history, (_, tile) = reference(tiny64, one, how, 8)
     np.testing.assert_allclose(np.stack(outcome.history, -1), history, rtol=1e-7)
     np.testing.assert_allclose(outcome.tile, tile, rtol=1e-6, atol=1e-9)
@@ -460,7 +461,9 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
 
     compiled = attacks._one_step.cache_info().misses
     outcomes = {}
-    for place, outcome in stream(tiny64, draw(), SIZE, how, batch=2, on_steps=counts.append):
+    for place, outcome in stream(
+        tiny64, draw(), (SIZE, SIZE), how, batch=2, on_steps=counts.append
+    ):
         assert len(drawn) <= 2 + len(outcomes)  # a problem is drawn when its slot is free
         outcomes[place] = outcome
     assert attacks._one_step.cache_info().misses == compiled + 1
@@ -486,7 +489,7 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
         entropy = cross_entropy_of(tiny64, outcome.adversarial, target)
         np.testing.assert_allclose(outcome.losses.cross_entropy, entropy, rtol=1e-7)
         # The same image alone, beside an idle slot.
-        ((_, alone),) = stream(tiny64, [one], SIZE, how, batch=2)
+        ((_, alone),) = stream(tiny64, [one], (SIZE, SIZE), how, batch=2)
         assert_same(alone, outcome, rtol=1e-6, atol=1e-9)
     assert attacks._one_step.cache_info().misses == compiled + 1
 
@@ -517,7 +520,7 @@ def test_a_batch_is_its_images(flat):
     assert attacks._one_step.cache_info().misses == compiled + 1
     assert history.total.shape == (4, 2)
     for slot, one in enumerate(problems):
-        state = start(flat, one, SMALL, how)
+        state = start(flat, one, (SMALL, SMALL), how)
         for i in range(4):
             state, losses = step(flat, state, one, how)
             taken = jax.tree.map(lambda leaf: leaf[i, slot], history)  # noqa: B023
@@ -562,7 +565,9 @@ def test_an_early_stop_and_a_limit_that_is_no_multiple_of_the_chunk(flat, monkey
     monkeypatch.setattr(slots, "CHUNK", 8)
     how = Attack("classify", steps=13, patience=3, **CREEP)
     counts = []
-    outcomes = dict(stream(flat, sure_and_lost(flat), SMALL, how, batch=2, on_steps=counts.append))
+    outcomes = dict(
+        stream(flat, sure_and_lost(flat), (SMALL, SMALL), how, batch=2, on_steps=counts.append)
+    )
     assert [outcomes[i].steps for i in (0, 1)] == [3, 13]
     assert [outcomes[i].converged for i in (0, 1)] == [True, False]
     assert [len(outcomes[i].history.total) for i in (0, 1)] == [3, 13]
@@ -575,7 +580,7 @@ def test_the_goal_must_be_met_in_a_row(flat):
     met = Attack(lambda evidence: jnp.zeros(()), **settings)
     missed = Attack(lambda evidence: jnp.ones(()), **settings)
     one = flat_problem()
-    state = start(flat, one, SMALL, met)
+    state = start(flat, one, (SMALL, SMALL), met)
     for how, streak in [(met, 1), (met, 2), (missed, 0), (met, 1), (met, 2), (met, 3)]:
         assert not state.done
         state, _ = step(flat, state, one, how)
@@ -593,7 +598,7 @@ def test_the_best_patch_is_kept_and_not_the_last(flat, monkeypatch):
         bowl, steps=7, optimizer="momentum", learning_rate=2.0, ce_weight=0.0, project=False
     )
     problems = [flat_problem(seed, ratio=1 - 0.2 * seed, corner=(1, 2)) for seed in range(2)]
-    outcomes = dict(stream(flat, problems, SMALL, how, batch=2))
+    outcomes = dict(stream(flat, problems, (SMALL, SMALL), how, batch=2))
     for place, one in enumerate(problems):
         outcome = outcomes[place]
         total = outcome.history.total
@@ -611,7 +616,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(flat):
 
     how = Attack(objective, steps=4, optimizer="sign", learning_rate=0.01, ce_weight=0.0)
     problems = [flat_problem(0, target=1), flat_problem(1, target=0)]
-    outcomes = dict(stream(flat, problems, SMALL, how, batch=2))
+    outcomes = dict(stream(flat, problems, (SMALL, SMALL), how, batch=2))
     np.testing.assert_array_equal(outcomes[0].adversarial, problems[0].image)
     assert not outcomes[0].converged
     assert np.isfinite(outcomes[1].history.total).all()
@@ -627,12 +632,12 @@ def test_the_precision_of_the_products(flat, precision):
         return bowl(evidence)
 
     how = Attack(objective, steps=1, ce_weight=0.0)
-    list(stream(flat, [flat_problem()], SMALL, how, batch=1, precision=precision))
+    list(stream(flat, [flat_problem()], (SMALL, SMALL), how, batch=1, precision=precision))
     assert seen == {precision}
 
 
 def test_nothing_to_attack(flat):
-    assert list(stream(flat, [], SMALL, Attack())) == []
+    assert list(stream(flat, [], (SMALL, SMALL), Attack())) == []
 
 
 # --- attack() ----------------------------------------------------------------
@@ -700,7 +705,7 @@ def outlook(tiny):
     images = images_of(3)
     tile = jnp.broadcast_to(tiny.denormalize(jnp.zeros(3)), (SIZE, SIZE, 3))
     corner = jnp.asarray([0, SIDE - SIZE], jnp.int32)
-    covered = coverage((SIDE // 2,) * 2, (SIDE,) * 2, corner, SIZE)
+    covered = coverage((SIDE // 2,) * 2, (SIDE,) * 2, corner, (SIZE,) * 2)
 
     @partial(jax.jit, static_argnums=1)
     @partial(jax.vmap, in_axes=(0, None))
@@ -777,7 +782,7 @@ def test_a_constant_alpha_would_save_nothing(name):
 def test_out_of_memory_halves_the_batch_and_loses_nothing(flat, monkeypatch):
     how = Attack("hide", steps=4, optimizer="sgd", learning_rate=0.5, confidence=0.3)
     problems = [flat_problem(seed, target=seed % 3, corner=(1, 2)) for seed in range(6)]
-    expected = dict(stream(flat, problems, SMALL, how, 1))
+    expected = dict(stream(flat, problems, (SMALL, SMALL), how, 1))
     calls, advance = [], attacks.advance
 
     def greedy(network, states, *rest):
@@ -788,7 +793,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(flat, monkeypatch):
 
     monkeypatch.setattr(slots, "advance", greedy)
     notes = []
-    found = dict(stream(flat, problems, SMALL, how, 8, on_batch=notes.append))
+    found = dict(stream(flat, problems, (SMALL, SMALL), how, 8, on_batch=notes.append))
     assert notes == [4, 2, 1]
     assert calls[:4] == [8, 4, 2, 2]
     assert sorted(found) == sorted(expected)
@@ -803,4 +808,4 @@ def test_other_errors_of_the_device_are_told(flat, monkeypatch):
 
     monkeypatch.setattr(slots, "advance", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        list(stream(flat, [flat_problem()], SMALL, Attack(steps=1)))
+        list(stream(flat, [flat_problem()], (SMALL, SMALL), Attack(steps=1)))

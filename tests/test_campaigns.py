@@ -266,8 +266,8 @@ def test_an_objective_of_ones_own_is_named_in_the_records(tiny, files, tmp_path)
 
 def test_look_explains_the_top_class_where_none_is_given(tiny):
     image = np.float32(np.random.default_rng(0).random((32, 32, 3)))
-    logits, heat = campaigns.look(tiny, image, -1)
-    _, same = campaigns.look(tiny, image, int(logits.argmax()))
+    logits, heat = explainers.look(tiny, image, -1)
+    _, same = explainers.look(tiny, image, int(logits.argmax()))
     np.testing.assert_array_equal(heat, same)
 
 

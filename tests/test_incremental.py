@@ -187,7 +187,7 @@ def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offset
     for corner in PLACES:
         problem = Problem(
             image, jnp.asarray(0), jnp.asarray(1), jnp.ones((), kind),
-            jnp.asarray(corner, jnp.int32), jax.random.key(0),
+            jnp.asarray(corner, jnp.int32), jax.random.key(0), jnp.zeros((2, 1, 1), kind),
         )  # fmt: skip
         reach, places = reach_of(network, image.shape, image.dtype, corner, 64)
         remembered = remember(network, problem, reach, places)

@@ -19,6 +19,9 @@ def evidence(**fields):
         "coverage": COVERED,
         "target": jnp.asarray(1),
         "label": jnp.asarray(2),
+        "explain": lambda label: HEAT,
+        "clean_heat": HEAT,
+        "clean_heat_of_target": HEAT,
     }
     return Evidence(**{**defaults, **fields})
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gcpatch.patches import CORNERS, Patch, PatchError, blend, coverage, cut, paste
 
+FULL = (224, 224)
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
 
@@ -112,8 +113,10 @@ def test_paste_changes_the_square_alone_and_cut_takes_it_out(seed, row, column):
     expected[row : row + 5, column : column + 5] = tile
     out = paste(image, tile, at(row, column))
     np.testing.assert_array_equal(out, expected)
-    np.testing.assert_array_equal(cut(out, at(row, column), 5), tile)
-    np.testing.assert_array_equal(cut(image, at(row, column), 5), inside(image, row, column, 5))
+    np.testing.assert_array_equal(cut(out, at(row, column), (5, 5)), tile)
+    np.testing.assert_array_equal(
+        cut(image, at(row, column), (5, 5)), inside(image, row, column, 5)
+    )
 
 
 def test_paste_leaves_values_that_are_no_pixels_alone():
@@ -136,7 +139,7 @@ def test_under_vmap_and_jit_with_traced_corners():
     corners = jnp.asarray([[0, 6], [0, 0], [5, 0], [2, 3]], jnp.int32)
 
     def one(image, noise, ratio, corner):
-        return paste(image, blend(cut(image, corner, 3), noise, ratio), corner)
+        return paste(image, blend(cut(image, corner, (3, 3)), noise, ratio), corner)
 
     many = jax.jit(jax.vmap(one))(images, noises, ratios, corners)
     for out, *arguments in zip(many, images, noises, ratios, corners, strict=True):
@@ -157,21 +160,21 @@ def test_double_precision(x64):
 def test_64_pixels_at_the_top_right_of_224(cells, covered):
     expected = np.zeros((cells, cells))
     expected[:covered, -covered:] = 1
-    np.testing.assert_array_equal(coverage((cells, cells), (224, 224), at(0, 160), 64), expected)
+    np.testing.assert_array_equal(coverage((cells, cells), FULL, at(0, 160), (64, 64)), expected)
 
 
 def test_the_paper_s_column_covers_cells_in_part():
     expected = np.zeros((14, 14))
     expected[:4, 9:14] = [10 / 16, 1, 1, 1, 6 / 16]  # columns 150 to 213
-    np.testing.assert_allclose(coverage((14, 14), (224, 224), at(0, 150), 64), expected, atol=1e-6)
+    np.testing.assert_allclose(coverage((14, 14), FULL, at(0, 150), (64, 64)), expected, atol=1e-6)
 
 
 def test_coverage_of_a_patch_within_one_cell_and_of_oblong_maps():
     expected = np.zeros((2, 3))
     expected[1, 2] = 4 / (5 * 4)
-    np.testing.assert_allclose(coverage((2, 3), (10, 12), at(6, 9), 2), expected, atol=1e-6)
+    np.testing.assert_allclose(coverage((2, 3), (10, 12), at(6, 9), (2, 2)), expected, atol=1e-6)
     expected = np.outer([2 / 5, 3 / 5], [1 / 4, 1, 0])
-    np.testing.assert_allclose(coverage((2, 3), (10, 12), at(3, 3), 5), expected, atol=1e-6)
+    np.testing.assert_allclose(coverage((2, 3), (10, 12), at(3, 3), (5, 5)), expected, atol=1e-6)
 
 
 @quick
@@ -181,7 +184,7 @@ def test_coverage_adds_up_to_the_patch(data):
     cells = data.draw(st.sampled_from([(1, 1), (3, 5), (7, 7)]))
     size = data.draw(st.integers(1, min(height, width)))
     row, column = data.draw(st.integers(0, height - size)), data.draw(st.integers(0, width - size))
-    covered = coverage(cells, (height, width), at(row, column), size)
+    covered = coverage(cells, (height, width), at(row, column), (size, size))
     assert covered.shape == cells
     assert 0 <= covered.min() and covered.max() <= 1 + 1e-5
     area = height * width / (cells[0] * cells[1])
@@ -190,7 +193,7 @@ def test_coverage_adds_up_to_the_patch(data):
 
 def test_coverage_under_vmap():
     corners = jnp.asarray([[0, 0], [1, 2], [4, 3]], jnp.int32)
-    one = partial(coverage, (3, 3), (9, 9), size=4)
+    one = partial(coverage, (3, 3), (9, 9), shape=(4, 4))
     many = jax.jit(jax.vmap(lambda corner: one(corner)))(corners)
     for out, corner in zip(many, corners, strict=True):
         np.testing.assert_allclose(out, one(corner), atol=1e-6)

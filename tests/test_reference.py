@@ -224,9 +224,9 @@ def attacked(tiny, tiny_twin, patch, attack, side=28):
     corner = patch.corner(side, side)
     problem = Problem(
         jnp.asarray(image), jnp.asarray(0), jnp.asarray(1), jnp.asarray(patch.ratio, jnp.float64),
-        jnp.asarray(corner), jax.random.key(4),
+        jnp.asarray(corner), jax.random.key(4), jnp.zeros((2, 1, 1)),
     )  # fmt: skip
-    state = start(network, problem, patch.size, attack)
+    state = start(network, problem, (patch.size, patch.size), attack)
     settings = Settings(
         attack.objective, attack.optimizer,
         attack.learning_rate or LEARNING_RATES[attack.optimizer], attack.steps, patch.size, corner,

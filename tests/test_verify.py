@@ -330,8 +330,8 @@ def sum_of_the_covered_heat(patch):
 
 
 def patch_at_the_left(patch):
-    def coverage(cells, image_size, corner, size):
-        return explained(cells, image_size, jnp.zeros_like(corner), size)
+    def coverage(cells, image_size, corner, shape, ratio):
+        return explained(cells, image_size, jnp.zeros_like(corner), shape, ratio)
 
     explained = attacks.coverage
     patch.setattr(attacks, "coverage", coverage)
@@ -373,7 +373,7 @@ def test_gradients_through_trunk_head_and_loss(tiny, x64, objective):
     generator = np.random.default_rng(2)
     problem = Problem(
         jnp.asarray(generator.random((28, 28, 3))), jnp.asarray(0), jnp.asarray(1),
-        jnp.asarray(1.0), jnp.asarray([3, 9]), jax.random.key(0),
+        jnp.asarray(1.0), jnp.asarray([3, 9]), jax.random.key(0), jnp.zeros((2, 1, 1)),
     )  # fmt: skip
     tile = jnp.asarray(generator.random((8, 8, 3)))
     loss = jax.jit(lambda tile: evaluate(network, tile, problem, attack)[0])

@@ -14,13 +14,12 @@ import time
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import gcpatch
 from experiments.scale.survival import SEED, SIDE
-from gcpatch import campaigns, labels, scenes, slots
-from gcpatch.attacks import Attack, Problem
+from gcpatch import explainers, labels, scenes, slots
+from gcpatch.attacks import Attack, Problem, pose
 from gcpatch.patches import Patch
 
 HEAD = ("slots", "images", "fooled", "image-steps needed", "spent", "spent per image", "images/s")
@@ -29,14 +28,12 @@ HEAD = ("slots", "images", "fooled", "image-steps needed", "spent", "spent per i
 def draw(network, count: int, patch: Patch) -> list[Problem]:
     """Scenes with easy and hard targets in turn."""
     problems = []
-    corner = jnp.asarray(patch.corner(SIDE, SIDE), jnp.int32)
+    place = patch.place(SIDE, SIDE)
     for index, rule in zip(range(count), itertools.cycle(("runner-up", "least-likely"))):
         image = scenes.draw_batch(SEED, 1, size=SIDE, start=index).image[0]
-        logits = np.asarray(campaigns.look(network, image, -1)[0])
+        logits = np.asarray(explainers.look(network, image, -1)[0])
         wanted = labels.choose(rule, logits, network.categories, (SEED, index))
-        label, target = (jnp.asarray(n, jnp.int32) for n in (logits.argmax(), wanted))
-        key = jax.random.key(index)
-        problems.append(Problem(image, label, target, jnp.ones(()), corner, key))
+        problems.append(pose(network, image, wanted, place, jax.random.key(index)))
     return problems
 
 
@@ -52,7 +49,7 @@ def row(name: str, batches: list[list[Problem]], network, patch, attack, slots_c
     begun = time.monotonic()
     for batch in batches:
         found: Iterator = slots.stream(
-            network, batch, patch.size, attack, slots_count, chunk, corner=corner
+            network, batch, (patch.size, patch.size), attack, slots_count, chunk, corner=corner
         )
         outcomes += [outcome for _, outcome in found]
     seconds, needed = time.monotonic() - begun, sum(outcome.steps for outcome in outcomes)

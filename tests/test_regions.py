@@ -1,0 +1,120 @@
+"""Frames, masks and bounded perturbations: where they lie, what they may do, and that they work."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gcpatch
+from gcpatch import cli, images, regions, scenes
+from gcpatch.attacks import Attack
+from gcpatch.patches import Patch, PatchError, coverage
+from gcpatch.regions import Bounded, Frame, Mask
+
+SIDE = 64
+
+
+def covered(place, cells=(4, 4), size=(SIDE, SIDE)):
+    return np.asarray(coverage(cells, size, jnp.asarray(place.corner), place.shape, place.ratio))
+
+
+@pytest.fixture
+def mask(tmp_path):
+    """White in the lower left quarter, mid-grey in the lower right one."""
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    picture[SIDE // 2 :, : SIDE // 2] = 255
+    picture[SIDE // 2 :, SIDE // 2 :] = 128
+    images.write_png(tmp_path / "mask.png", picture)
+    return str(tmp_path / "mask.png")
+
+
+def test_a_frame_covers_the_border():
+    place = Frame(8, 0.5).place(SIDE, SIDE)
+    assert (place.ratio == 0.5).sum() == SIDE**2 - (SIDE - 16) ** 2
+    cells = covered(place)
+    np.testing.assert_allclose(cells[0], [0.75, 0.5, 0.5, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(cells[1], [0.5, 0, 0, 0.5], rtol=1e-6)
+
+
+def test_a_mask_is_scaled_to_the_image_and_its_grey_is_the_ratio(mask):
+    place = Mask(mask, 0.5).place(128, 128)
+    np.testing.assert_allclose(place.ratio[96, 32], 0.5)
+    np.testing.assert_allclose(place.ratio[96, 96], 0.5 * 128 / 255, rtol=1e-6)
+    assert not place.ratio[:60].any()
+    np.testing.assert_allclose(covered(place, (2, 1), (128, 128)), [[0], [1]], rtol=1e-5)
+
+
+def test_the_coverage_of_a_mask_that_is_a_square_is_the_squares():
+    patch, cells = Patch(13, 1.0, (21, 30)), (7, 5)
+    inside = np.zeros((SIDE, SIDE, 1), np.float32)
+    inside[21:34, 30:43] = 1
+    whole = patch.place(SIDE, SIDE)._replace(corner=(0, 0), shape=(SIDE, SIDE), ratio=inside)
+    np.testing.assert_allclose(
+        covered(whole, cells), covered(patch.place(SIDE, SIDE), cells), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "region, message",
+    [
+        (Frame(0), "0 pixels wide.*must be 1 to 31"),
+        (Frame(32), "32 pixels wide"),
+        (Frame(8, 0.0), "ratio is 0"),
+        (Bounded(0), "0 levels; it must be 1 to 255"),
+        (Bounded(256), "256 levels"),
+    ],
+)
+def test_what_cannot_be(region, message):
+    with pytest.raises(PatchError, match=message):
+        region.place(SIDE, SIDE)
+
+
+def test_a_black_mask_cannot_be(tmp_path):
+    images.write_png(tmp_path / "black.png", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(PatchError, match="all black"):
+        Mask(str(tmp_path / "black.png")).place(SIDE, SIDE)
+
+
+def test_settings_give_the_region_back(mask):
+    for region in (Patch(9, 0.3, (1, 2)), Frame(5, 0.5), Mask(mask, 0.9), Bounded(3)):
+        settings = json.loads(json.dumps(regions.describe(region)))
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        assert regions.region(settings) == region
+
+
+@pytest.mark.parametrize("region", [Frame(12), Bounded(12), "mask"])
+@pytest.mark.parametrize("init", ["mean", "random"])
+def test_the_attack_stays_where_it_may_and_fools_the_class(region, init, mask):
+    network = gcpatch.load("mini_vgg_bn")
+    region = Mask(mask) if region == "mask" else region
+    drawn = np.asarray(scenes.draw_batch(5, 2, size=SIDE).image)
+    targets = [int(network(jnp.asarray(image)).argsort()[-2]) for image in drawn]
+    how = Attack("classify", steps=60, init=init, learning_rate=0.05)
+    for image, outcome in zip(
+        drawn, gcpatch.attack(network, drawn, targets, region, how, batch=2), strict=True
+    ):
+        place = region.place(SIDE, SIDE)
+        change = np.abs(outcome.adversarial - image)
+        bound = place.ratio if place.bound is None else place.bound
+        assert (change <= bound + 1e-6).all()
+        assert change.max() > 0.01
+        assert outcome.converged
+
+
+def test_the_command_line_makes_them_and_pytorch_agrees(tmp_path, mask, capsys):
+    drawn = np.asarray(scenes.draw_batch(5, 1, size=224).image[0])
+    images.write_png(tmp_path / "scene.png", np.rint(drawn * 255).astype(np.uint8))
+    common = [str(tmp_path / "scene.png"), "--model", "mini_vgg", "--steps", "2", "--target"]
+    for name, option in (("frame", "12"), ("mask", mask), ("linf", "8")):
+        out = tmp_path / name
+        assert cli.main(["attack", *common, "stripes", f"--{name}", option, "--out", str(out)]) == 0
+        record = json.loads((out / "results.jsonl").read_text())
+        assert 0 < record["energy_adversarial"] <= 1 + 1e-6
+        if name == "linf":
+            assert 0 < record["linf"] <= 8 / 255 + 1e-9
+            assert record["energy_adversarial"] > 0.999
+        assert cli.main(["verify", "--run", str(out)]) == 0
+    capsys.readouterr()
+    assert cli.main(["attack", *common, "0", "--linf", "8", "--size", "9", "--out", "x"]) == 2
+    assert "--size and --linf exclude each other" in capsys.readouterr().err
