@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from gcpatch.presets import PRESETS
     from gcpatch.regions import Bounded, Frame, Mask
     from gcpatch.slots import Finished, attack
+    from gcpatch.universal import universal, wear
+    from gcpatch.views import Views
 
 # Names are imported at first use, so that `gcpatch --help` need not wait for JAX.
 _HOMES = {
@@ -33,9 +35,12 @@ _HOMES = {
     "Network": "networks",
     "PRESETS": "presets",
     "Patch": "patches",
+    "Views": "views",
     "attack": "slots",
     "grad_cam": "explainers",
     "load": "checkpoints",
+    "universal": "universal",
+    "wear": "universal",
 }
 __all__ = [
     "PRESETS",
@@ -47,9 +52,12 @@ __all__ = [
     "Mask",
     "Network",
     "Patch",
+    "Views",
     "attack",
     "grad_cam",
     "load",
+    "universal",
+    "wear",
 ]
 
 
