@@ -284,6 +284,41 @@ def _parser() -> argparse.ArgumentParser:
     )
     _json(bench)
 
+    transfer = verb(
+        "transfer", _transfer, "show a run's adversarial images to other networks and explainers",
+        "gcpatch transfer runs/hide --models mini_vgg,mini_resnext --methods grad-cam,layercam --out runs/transfer",
+    )  # fmt: skip
+    transfer.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders that `attack` wrote"
+    )
+    transfer.add_argument(
+        "--models",
+        default="minis",
+        metavar="NAME,...",
+        help="the networks to show them to (default: the four minis)",
+    )
+    transfer.add_argument(
+        "--methods",
+        default="grad-cam",
+        metavar="NAME,...",
+        help="the explainers, as `explain --method` names them (default grad-cam)",
+    )
+    transfer.add_argument(
+        "--defences",
+        metavar="NAME,...",
+        help="what the images go through first, beside nothing: jpeg-QUALITY, blur-SIGMA, bits-N, crop-PERCENT",
+    )
+    transfer.add_argument(
+        "--images", type=int, metavar="N", help="only the first N images of each run"
+    )
+    transfer.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write transfer.jsonl, transfer.csv and transfer.png",
+    )
+    _json(transfer)
+
     report = verb(
         "report", _report, "(re)build the summary and report.html of a run, or of several as one",
         "gcpatch report runs/hide --export hide.csv\n"
@@ -786,6 +821,36 @@ def _report(options: argparse.Namespace) -> int:
             print(report.write_page(run, folder))
         except OSError as error:
             raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from None
+    return 0
+
+
+def _transfer(options: argparse.Namespace) -> int:
+    from gcpatch import checkpoints, matrix, methods, networks, transfer
+
+    names = list(networks.MINIS) if options.models == "minis" else options.models.split(",")
+    explainers = options.methods.split(",")
+    for method in explainers:
+        _choose("method", method, methods.METHODS)
+    found = [checkpoints.load(name) for name in names]
+    defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
+    rows = list(
+        _track(
+            transfer.transfer(options.runs, found, explainers, defences, options.images),
+            unit=" maps",
+        )
+    )
+    if not rows:
+        raise UserError("the runs have no adversarial images")
+    means = transfer.summarise(rows)
+    if options.out:
+        try:
+            matrix.write(options.out, rows, means)
+        except OSError as error:
+            raise UserError(f"cannot write to the folder {options.out}: {error.strerror}") from None
+    if options.json:
+        print(json.dumps(means, indent=2))
+    else:
+        _table(matrix.HEAD, [matrix.line(row) for row in means])
     return 0
 
 
