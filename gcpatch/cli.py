@@ -831,6 +831,8 @@ def _transfer(options: argparse.Namespace) -> int:
     explainers = options.methods.split(",")
     for method in explainers:
         _choose("method", method, methods.METHODS)
+    if options.images is not None and options.images < 1:
+        raise UserError(f"--images is {options.images}; it must be at least 1")
     found = [checkpoints.load(name) for name in names]
     defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
     rows = list(

@@ -66,13 +66,13 @@ def transfer(
                     "network": network.name, "id": record["id"],
                 }  # fmt: skip
                 for kind, change in through.items():
-                    image, inside = _seen(pixels, where, change, record["sha256"])
+                    image, inside = behind(pixels, where, change, record["sha256"])
                     fooled = int(judge(network, image).argmax()) == target
                     for method, explain in explainers.items():
                         heat = np.asarray(jnp.maximum(explain(network, image, target), 0))
                         yield known | {
                             "defence": kind, "method": method, "fooled_class": fooled,
-                            **_measured(heat, inside, record["objective"]),
+                            **measure(heat, inside, record["objective"]),
                         }  # fmt: skip
 
 
@@ -82,10 +82,17 @@ def _done(run: Run) -> Iterator[tuple[dict[str, Any], Path]]:
             yield record, folder
 
 
-def _seen(
+def behind(
     pixels: np.ndarray, place: Place, change: Defence | None, digest: str
 ) -> tuple[jax.Array, jax.Array]:
-    """The image behind a defence, and where the patch lies in it, `[h, w, 1]`."""
+    """An image behind a defence, and where the patch lies in it (1 or 0, `[h, w, 1]`).
+
+    Args:
+        pixels: uint8 RGB.
+        place: of the patch before the defence.
+        change: the defence, if any.
+        digest: the clean image's sha256, from which the defence's random numbers come.
+    """
     image = jnp.asarray(pixels, jnp.float32) / 255
     tile = jnp.broadcast_to(jnp.asarray(place.ratio, jnp.float32) > 0, (*place.shape, 3))
     inside = paste(jnp.zeros_like(image), tile.astype(image.dtype), jnp.asarray(place.corner))
@@ -97,7 +104,8 @@ def _seen(
     return image, inside[..., :1].astype(image.dtype)
 
 
-def _measured(heat: np.ndarray, inside: jax.Array, objective: str) -> dict[str, Any]:
+def measure(heat: np.ndarray, inside: jax.Array, objective: str) -> dict[str, Any]:
+    """What a map `[h2, w2]`, nowhere negative, says of a patch that lies `inside` `[h, w, 1]`."""
     size = inside.shape[:2]
     covered = np.asarray(coverage(heat.shape, size, (0, 0), size, inside))
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
