@@ -14,11 +14,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gcpatch.attacks import Attack
     from gcpatch.checkpoints import load
-    from gcpatch.explainers import grad_cam
+    from gcpatch.explainers import (
+        eigen_cam,
+        grad_cam,
+        grad_cam_plus_plus,
+        hirescam,
+        layercam,
+        xgrad_cam,
+    )
+    from gcpatch.gradients import (
+        gradient_x_input,
+        guided_backprop,
+        input_gradient,
+        integrated_gradients,
+        smoothgrad,
+    )
     from gcpatch.losses import Evidence
     from gcpatch.networks import Network
+    from gcpatch.occlusions import occlusion
     from gcpatch.patches import Patch
     from gcpatch.presets import PRESETS
+    from gcpatch.rectifiers import smooth
     from gcpatch.slots import Finished, attack
 
 # Names are imported at first use, so that `gcpatch --help` need not wait for JAX.
@@ -30,8 +46,20 @@ _HOMES = {
     "PRESETS": "presets",
     "Patch": "patches",
     "attack": "slots",
+    "eigen_cam": "explainers",
     "grad_cam": "explainers",
+    "grad_cam_plus_plus": "explainers",
+    "gradient_x_input": "gradients",
+    "guided_backprop": "gradients",
+    "hirescam": "explainers",
+    "input_gradient": "gradients",
+    "integrated_gradients": "gradients",
+    "layercam": "explainers",
     "load": "checkpoints",
+    "occlusion": "occlusions",
+    "smooth": "rectifiers",
+    "smoothgrad": "gradients",
+    "xgrad_cam": "explainers",
 }
 __all__ = [
     "PRESETS",
@@ -41,8 +69,20 @@ __all__ = [
     "Network",
     "Patch",
     "attack",
+    "eigen_cam",
     "grad_cam",
+    "grad_cam_plus_plus",
+    "gradient_x_input",
+    "guided_backprop",
+    "hirescam",
+    "input_gradient",
+    "integrated_gradients",
+    "layercam",
     "load",
+    "occlusion",
+    "smooth",
+    "smoothgrad",
+    "xgrad_cam",
 ]
 
 

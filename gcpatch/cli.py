@@ -178,7 +178,12 @@ def _parser() -> argparse.ArgumentParser:
         "gcpatch explain photos/ --model vgg19_bn --label top --out maps",
     )  # fmt: skip
     _images_and_model(explain)
-    explain.add_argument("--method", default="grad-cam", metavar="NAME", help="grad-cam")
+    explain.add_argument(
+        "--method",
+        default="grad-cam",
+        metavar="NAME",
+        help="grad-cam (default), hirescam, grad-cam++, xgrad-cam, layercam, eigen-cam, input-gradient, gradient-x-input, smoothgrad, integrated-gradients, guided-backprop or occlusion; pictures show what is over 0, heat.npy is the map itself",
+    )
     explain.add_argument(
         "--label",
         default="top",
@@ -515,16 +520,19 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from gcpatch import campaigns, checkpoints, images, inputs, labels, render
+    from gcpatch import checkpoints, images, inputs, labels, methods, render
 
-    _choose("method", options.method, ("grad-cam",))
+    _choose("method", options.method, methods.METHODS)
     _choose("resize mode", options.resize_mode, images.RESIZE_MODES)
     items = inputs.find(options.images, IMAGE_SIZE, options.resize_mode)
     network = checkpoints.load(options.model, options.weights)
     label = -1 if options.label == "top" else labels.find(options.label, network.categories)
+    classify = jax.jit(lambda network, image: network(image))
+    explain = methods.compiled(options.method)
     rows, failed = [], False
     for item in _track(items):
         row: dict[str, Any] = {"id": item.id, "source": item.source, "error": None}
@@ -534,10 +542,10 @@ def _explain(options: argparse.Namespace) -> int:
         except UserError as error:
             row["error"], failed = item.blame(error), True
             continue
-        logits, heat = campaigns.look(
-            network, jnp.asarray(picture, jnp.float32) / 255, jnp.asarray(label)
-        )
+        image = jnp.asarray(picture, jnp.float32) / 255
+        logits = classify(network, image)
         found = int(logits.argmax()) if label < 0 else label
+        heat = explain(network, image, jnp.asarray(found))
         odds = np.asarray(jnp.exp(logits - jnp.max(logits)))
         row |= {
             "label": {"id": found, "name": network.categories[found]},

@@ -16,7 +16,7 @@ from convert.reference import Classifier  # noqa: E402
 from convert.torchvision import to_torch, twin  # noqa: E402
 from gcpatch import explainers, gradients, scores  # noqa: E402
 from gcpatch.networks import MINIS  # noqa: E402
-from gcpatch.occlusion import occlusion  # noqa: E402
+from gcpatch.occlusions import occlusion  # noqa: E402
 from gcpatch.rectifiers import smooth  # noqa: E402
 
 with warnings.catch_warnings():
@@ -68,7 +68,9 @@ def case(request):
     with jax.enable_x64(True):
         network = double(gcpatch.load(request.param))
         image = np.random.default_rng(3).random((SIDE, SIDE, 3))
-        label = int(jax.jit(network)(jnp.asarray(image)).argsort()[-2])  # of the top one 1 - p is lost
+        label = int(
+            jax.jit(network)(jnp.asarray(image)).argsort()[-2]
+        )  # of the top one 1 - p is lost
         yield network, Pixels(network), image, label
 
 
@@ -104,3 +106,64 @@ def test_the_cam_family(case, monkeypatch):
     ours = jax.jit(lambda network: {key: found(network) for key, found in every.items()})(network)
     for (method, score), heat in ours.items():
         agree(heat, cam(CAMS[method], model, image, score, label, monkeypatch))
+
+
+def test_the_gradient_family(case):
+    network, model, image, label = case
+    inputs, key = tensor(image), jax.random.key(5)
+    noise = 0.1 * jax.random.normal(key, (12, *image.shape), np.float64)
+
+    @jax.jit
+    def run(network):
+        return {
+            **{
+                score: gradients.input_gradient(network, image, label, score=getattr(scores, score))
+                for score in SCORES
+            },
+            "smooth": gradients.input_gradient(smooth(network, SHARPNESS), image, label),
+            "x": gradients.gradient_x_input(network, image, label),
+            "noise": gradients.smoothgrad(network, image, label, key=key, samples=12, sigma=0.1),
+            "path": gradients.integrated_gradients(network, image, label, baseline=0.3, steps=11),
+            "guided": gradients.guided_backprop(network, image, label),
+        }
+
+    ours = run(network)
+
+    def saliency(found):
+        return np.abs(colours_last(found)).max(-1)
+
+    for score in SCORES:
+        found = attr.Saliency(lambda x, score=score: SCORES[score](model(x)[0], label)[None])
+        agree(ours[score], saliency(found.attribute(inputs)))
+    softened = Pixels(network, lambda: torch.nn.Softplus(SHARPNESS, threshold=700))
+    agree(ours["smooth"], saliency(attr.Saliency(softened).attribute(inputs, label)))
+    found = attr.InputXGradient(model).attribute(inputs, label)
+    agree(ours["x"], colours_last(found).sum(-1))
+    noisy = torch.cat([tensor(image + one) for one in noise])
+    found = attr.Saliency(model).attribute(noisy, label, abs=False).mean(0, keepdim=True)
+    agree(ours["noise"], saliency(found))
+    found = attr.IntegratedGradients(model).attribute(inputs, 0.3, label, n_steps=11)
+    agree(ours["path"], colours_last(found).sum(-1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # captum sets hooks, and says so
+        found = attr.GuidedBackprop(model).attribute(inputs, label)
+    agree(ours["guided"], saliency(found))
+    found = guided_backprop.GuidedBackpropReLUModel(model)(inputs, label)
+    agree(ours["guided"], np.abs(found).max(-1))
+
+
+def test_occlusion(case):
+    network, model, image, label = case
+    ours = occlusion(network, image, label, baseline=0.5)
+    found = attr.Occlusion(model).attribute(
+        tensor(image), (3, 16, 16), (3, 8, 8), 0.5, label, perturbations_per_eval=49
+    )
+    agree(ours, colours_last(found)[..., 0])
+
+
+def test_eigen_cam_but_for_its_sign_and_its_float32(case):
+    network, _, image, label = case
+    trunk, _ = network.split()
+    wanted = svd_on_activations.get_2d_projection(np.asarray(trunk(image)).transpose(2, 0, 1)[None])
+    wanted *= np.sign(wanted.ravel()[np.abs(wanted).argmax()])
+    agree(explainers.eigen_cam(network, image, label), np.maximum(wanted[0], 0), 1e-6)
