@@ -105,7 +105,9 @@ def slide(
     ]
     squares = [(Span(i, i + size), Span(j, j + size)) for i, j in corners]
     plans = zip(*(plan(jaxpr.jaxpr, square) for square in squares), strict=True)
-    changed: dict[Any, Any] = {jaxpr.jaxpr.invars[-1]: _common(squares, (np.inf, np.inf))}
+    changed: dict[Any, Any] = {
+        jaxpr.jaxpr.invars[-1]: Rectangles(np.array((size, size)), np.array(corners))
+    }
     operations: list[Operation | None] = []
     starts: list[np.ndarray] = []
 
@@ -115,8 +117,8 @@ def slide(
             box = None if isinstance(variable, core.Literal) else changed.get(variable)
             view = None
             if isinstance(box, Rectangles):
-                view, start = _view(box, need, fill, np.array(variable.aval.shape[1:3]))
-                starts.extend([] if view is None else [start])
+                view, places = _view(box, need, fill, np.array(variable.aval.shape[1:3]))
+                starts.extend([] if view is None else [places])
             found.append(view)
         return tuple(found)
 
@@ -143,11 +145,11 @@ def slide(
     return sliding, table[: len(rows), ..., 0], table[: len(columns), ..., 1]
 
 
-def _common(boxes: Sequence[Any], lengths: Sequence[float]) -> Rectangles:
+def _common(boxes: Sequence[Any], lengths: Sequence[int]) -> Rectangles:
     """Rectangles of one size inside a map around one box at each place."""
     low, high = np.moveaxis(np.array(boxes), -1, 0)
     size = (high - low).max(0)
-    return Rectangles(size, np.minimum(low, np.array(lengths) - size).astype(int))
+    return Rectangles(size, np.minimum(low, np.array(lengths) - size))
 
 
 def _need(equation: Any, output: Rectangles) -> Rectangles:

@@ -17,9 +17,11 @@ from gcpatch.networks.layers import conv, max_pool
 from gcpatch.occlusions import _sliding_of, occlusion
 
 
+run = jax.jit(lambda network, image: network(image))
+
+
 def naive(network, image, label, window, stride, baseline=0.0, score=scores.logit):
     """The definition: cover, run, subtract; each pixel gets the mean of the windows over it."""
-    run = jax.jit(network)
     height, width = image.shape[:2]
     total, count = np.zeros((height, width)), np.zeros((height, width))
     for i in [*range(0, height - window, stride), height - window]:
@@ -27,7 +29,7 @@ def naive(network, image, label, window, stride, baseline=0.0, score=scores.logi
             covered = np.array(image)
             covered[i : i + window, j : j + window] = baseline
             place = np.s_[i : i + window, j : j + window]
-            total[place] += score(run(image), label) - score(run(covered), label)
+            total[place] += score(run(network, image), label) - score(run(network, covered), label)
             count[place] += 1
     return total / count
 

@@ -26,6 +26,7 @@ with warnings.catch_warnings():
     from pytorch_grad_cam import base_cam, guided_backprop
     from pytorch_grad_cam.utils import svd_on_activations
 
+run = jax.jit(lambda network, image: network(image))
 SIDE, SHARPNESS = 64, 7.0
 CAMS = {
     "grad-cam": pytorch_grad_cam.GradCAM,
@@ -108,13 +109,13 @@ def test_the_cam_family(case, monkeypatch):
         agree(heat, cam(CAMS[method], model, image, score, label, monkeypatch))
 
 
-def test_the_gradient_family(case):
+def test_the_gradient_family(case, monkeypatch):
     network, model, image, label = case
     inputs, key = tensor(image), jax.random.key(5)
     noise = 0.1 * jax.random.normal(key, (12, *image.shape), np.float64)
 
     @jax.jit
-    def run(network):
+    def explain(network):
         return {
             **{
                 score: gradients.input_gradient(network, image, label, score=getattr(scores, score))
@@ -127,7 +128,7 @@ def test_the_gradient_family(case):
             "guided": gradients.guided_backprop(network, image, label),
         }
 
-    ours = run(network)
+    ours = explain(network)
 
     def saliency(found):
         return np.abs(colours_last(found)).max(-1)
@@ -142,6 +143,7 @@ def test_the_gradient_family(case):
     noisy = torch.cat([tensor(image + one) for one in noise])
     found = attr.Saliency(model).attribute(noisy, label, abs=False).mean(0, keepdim=True)
     agree(ours["noise"], saliency(found))
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # of the step sizes
     found = attr.IntegratedGradients(model).attribute(inputs, 0.3, label, n_steps=11)
     agree(ours["path"], colours_last(found).sum(-1))
     with warnings.catch_warnings():
@@ -163,7 +165,7 @@ def test_occlusion(case):
 
 def test_eigen_cam_but_for_its_sign_and_its_float32(case):
     network, _, image, label = case
-    trunk, _ = network.split()
-    wanted = svd_on_activations.get_2d_projection(np.asarray(trunk(image)).transpose(2, 0, 1)[None])
+    activations = np.asarray(network.split()[0](jnp.asarray(image))).transpose(2, 0, 1)
+    wanted = svd_on_activations.get_2d_projection(activations[None])
     wanted *= np.sign(wanted.ravel()[np.abs(wanted).argmax()])
     agree(explainers.eigen_cam(network, image, label), np.maximum(wanted[0], 0), 1e-6)
