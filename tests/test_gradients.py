@@ -89,26 +89,26 @@ def deep():
 def test_integrated_gradients_sum_to_the_difference_of_the_scores(deep, x64):
     image = jnp.asarray(np.random.default_rng(1).random((8, 8, 3)))
     soft = smooth(double(deep), 3.0)
-    grey = jnp.full_like(image, 0.5)
+    grey, run = jnp.full_like(image, 0.5), jax.jit(lambda network, image: network(image))
     for score in (scores.logit, scores.log_softmax):
         heat = jax.jit(partial(integrated_gradients, steps=24, baseline=0.5, score=score))(
             soft, image, 1
         )
-        wanted = score(soft(image), 1) - score(soft(grey), 1)
-        np.testing.assert_allclose(heat.sum(), wanted, rtol=1e-6)
+        change = score(run(soft, image), 1) - score(run(soft, grey), 1)
+        np.testing.assert_allclose(heat.sum(), change, rtol=1e-6)
 
 
 def test_smoothgrad_is_the_saliency_of_the_mean_gradient(tiny):
-    image, key = (
-        jnp.asarray(np.random.default_rng(1).random((16, 16, 3), np.float32)),
-        jax.random.key(2),
-    )
-    found = smoothgrad(tiny, image, 1, key=key, samples=13, sigma=0.2)
+    image = jnp.asarray(np.random.default_rng(1).random((16, 16, 3), np.float32))
+    run = jax.jit(partial(smoothgrad, samples=13, sigma=0.2))
+    key = jax.random.key(2)
+    found = run(tiny, image, 1, key=key)
     noise = 0.2 * jax.random.normal(key, (13, *image.shape))
-    slopes = jnp.stack([jax.grad(lambda x: tiny(x)[1])(image + one) for one in noise])
+    slope = jax.jit(jax.grad(lambda x: tiny(x)[1]))
+    slopes = jnp.stack([slope(image + one) for one in noise])
     wanted = jnp.abs(slopes.mean(0)).max(-1)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * wanted.max())
-    other = smoothgrad(tiny, image, 1, key=jax.random.key(3), samples=13, sigma=0.2)
+    other = run(tiny, image, 1, key=jax.random.key(3))
     assert np.abs(other - found).max() > 0.01 * found.max()
 
 
@@ -116,11 +116,12 @@ def test_smoothgrad_is_the_saliency_of_the_mean_gradient(tiny):
 def test_vmap_is_the_loop_and_jit_is_eager(method, tiny64):
     images = jnp.asarray(np.random.default_rng(4).random((2, 12, 12, 3)))
     labels = jnp.asarray([2, 0])
-    many = jax.jit(jax.vmap(method, (None, 0, 0)))(tiny64, images, labels)
-    for heat, image, label in zip(many, images, labels, strict=True):
-        wanted = method(tiny64, image, label)
+    many, one = jax.jit(jax.vmap(method, (None, 0, 0))), jax.jit(method)
+    for heat, image, label in zip(many(tiny64, images, labels), images, labels, strict=True):
+        wanted = one(tiny64, image, label)
         assert heat.shape == (12, 12) and wanted.any()
         np.testing.assert_allclose(heat, wanted, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(method(tiny64, images[1], 0), wanted, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("method", EVERY)
@@ -134,7 +135,7 @@ def test_second_order(method, x64):
         return jnp.square(weight * method(explained, image, 0, score=scores.log_softmax)).sum()
 
     assert np.abs(jax.grad(loss)(image)).max() > 1e-3
-    check_grads(loss, (image,), order=2, modes=["rev"], atol=1e-5, rtol=1e-5)
+    check_grads(jax.jit(loss), (image,), order=2, modes=["rev"], atol=1e-5, rtol=1e-5)
 
 
 def test_only_the_smooth_network_gives_a_loss_on_the_gradient_something_to_descend(deep):

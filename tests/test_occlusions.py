@@ -9,13 +9,14 @@ import pytest
 from conftest import double
 from flax import nnx
 
-from gcpatch import scores
+import gcpatch
+from gcpatch import scenes, scores
 from gcpatch.errors import UserError
 from gcpatch.incremental import FULL
-from gcpatch.networks import Network, random
+from gcpatch.networks import MINIS, Network
 from gcpatch.networks.layers import conv, max_pool
 from gcpatch.occlusions import _sliding_of, occlusion
-
+from gcpatch.rectifiers import smooth
 
 run = jax.jit(lambda network, image: network(image))
 
@@ -86,13 +87,21 @@ def test_dilation_padding_and_operations_without_a_rule(behind, x64):
     np.testing.assert_allclose(heat, wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["mini_vgg_bn", "mini_resnext"])
+@pytest.mark.parametrize("name", MINIS)
 def test_a_mini(name, x64):
-    network, image = double(random(name)), pixels(64, 64)
+    network, scene = double(gcpatch.load(name)), scenes.draw(jax.random.key(1), 64)
+    image, label = scene.image.astype("float64"), scene.label
     colour, score = np.array([0.1, 0.5, 0.9]), scores.margin
-    heat = occlusion(network, image, 3, window=16, stride=16, baseline=colour, score=score)
-    wanted = naive(network, image, 3, 16, 16, colour, score)
-    np.testing.assert_allclose(heat, wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
+    heat = occlusion(network, image, label, baseline=colour, score=score)
+    wanted = naive(network, image, label, 16, 8, colour, score)
+    assert np.ptp(wanted) > 0.1
+    np.testing.assert_allclose(heat, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())
+
+
+def test_a_network_whose_rectifier_has_no_rule(tiny64):
+    network, image = smooth(tiny64, 5.0), pixels(12, 12)
+    heat = occlusion(network, image, 1, window=6, stride=3)
+    np.testing.assert_allclose(heat, naive(network, image, 1, 6, 3), rtol=0, atol=1e-12)
 
 
 def test_one_program_serves_all_windows_and_most_of_a_network_is_not_put_together(tiny64):

@@ -1,17 +1,24 @@
 """Occlusion through the incremental engine beside the naive loop, in time and in value.
 
-    python -m experiments.bench.occlusion --networks vgg19
+    python -m experiments.bench.occlusion --networks mini_vgg --side 64
+    python -m experiments.bench.occlusion --networks vgg19 --rows 3
 
-Each image with a window covered is one evaluation. Naive: the whole network, for a batch of as many
-images as a row has windows, which is also what the incremental engine takes at a time. Random
-weights, one image, no compilation in the times; the median of the repeats. `predicted` is the ratio
-of the multiply-adds.
+Each image with a window covered is one evaluation: naive, of the whole network, image by image or
+for a batch of as many images as a row has windows; incremental, of what the window reaches, a row
+at a time too. Random weights, random pixels, one image, no compilation in the times. All three take
+the same rows of windows, in turn, and `--rows` leaves some out; what is printed is for all rows,
+as seconds on the clock and, in brackets, of processor time, which other work on the machine
+disturbs less. The ratios are to the faster of the naive loops; `predicted` is that of the
+multiply-adds. `difference` is the largest of any logit.
 """
 
 import argparse
-import statistics
+import json
+import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,90 +26,79 @@ import numpy as np
 
 from experiments.bench.work import multiply_adds
 from gcpatch import occlusions
-from gcpatch.networks import Network, random
+from gcpatch.networks import random
 
-HEAD = (
-    "network", "windows", "naive", "incremental", "measured", "predicted", "largest difference",
+COLUMNS = (
+    "network", "windows", "timed", "naive, one by one", "naive, a row", "incremental",
+    "on the clock", "processor time", "predicted", "difference",
 )  # fmt: skip
 
 
-def covered(image: jax.Array, window: int, stride: int) -> list[jax.Array]:
-    """The images with a black window, a row of windows `[columns, h, w, 3]` at a time."""
-    rows, columns = (occlusions._places(length, window, stride) for length in image.shape[:2])
-    return [
-        jnp.stack([image.at[i : i + window, j : j + window].set(0) for j in columns]) for i in rows
-    ]
-
-
-def predicted(network: Network, image: jax.Array, window: int, stride: int) -> float:
-    """How many times fewer multiply-adds a window takes."""
-    rows, columns = (occlusions._places(length, window, stride) for length in image.shape[:2])
-    sliding, starts, _ = occlusions._sliding_of(network, image, rows, columns, window)
-    _, memory = jax.eval_shape(sliding.prepare, network, image)
-    place = jax.ShapeDtypeStruct((*starts.shape[1:], 2), "int32")
-    tile = jax.ShapeDtypeStruct((window, window, 3), image.dtype)
-    whole = multiply_adds(lambda network, image: network(image), network, image)
-    return whole / multiply_adds(sliding.step, network, memory, tile, place)
-
-
-def measure(name: str, side: int, window: int, stride: int, repeats: int) -> tuple[str, ...]:
+def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[str, Any]:
     """A row of the table."""
     network = random(name)
     image = jnp.asarray(np.random.default_rng(0).random((side, side, 3), np.float32))
-    run = jax.jit(lambda network, images: network(images))
-    batches = covered(image, window, stride)
-
-    def naive() -> np.ndarray:
-        logits = np.stack([np.asarray(run(network, images)) for images in batches])
-        return float(run(network, image[None])[0, 0]) - logits[..., 0]
-
-    def fast() -> np.ndarray:
-        return np.asarray(occlusions.occlusion(network, image, 0, window=window, stride=stride))
-
-    run(network, batches[0]), run(network, image[None]), fast()  # compiled
-    slow, quick = [], []
-    for _ in range(repeats):  # in turn, so that both see the same machine
-        slow.append(timed(naive))
-        quick.append(timed(fast))
-    losses, heat = slow[-1][1], quick[-1][1]
-    before, now = (statistics.median(seconds for seconds, _ in found) for found in (slow, quick))
-    difference = np.abs(heat - spread(losses, side, window, stride)).max()
-    return (
-        name, str(losses.size), f"{before:.2f} s", f"{now:.2f} s", f"{before / now:.1f}x",
-        f"{predicted(network, image, window, stride):.1f}x",
-        f"{difference:.0e} of {np.abs(losses).max():.0e}",
-    )  # fmt: skip
-
-
-def timed(function: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
-    """Seconds, and what the function gives."""
-    start = time.perf_counter()
-    found = function()
-    return time.perf_counter() - start, found
-
-
-def spread(losses: np.ndarray, side: int, window: int, stride: int) -> np.ndarray:
-    """The map `[side, side]`: at each pixel the mean of the windows over it."""
-    total, count = np.zeros((side, side)), np.zeros((side, side))
     places = occlusions._places(side, window, stride)
-    for i, row in zip(places, losses, strict=True):
-        for j, loss in zip(places, row, strict=True):
-            total[i : i + window, j : j + window] += loss
-            count[i : i + window, j : j + window] += 1
-    return total / count
+    sliding, row_starts, starts = occlusions._sliding_of(network, image, places, places, window)
+    memory = occlusions._prepare(sliding, network, image)[1]
+    tile = jnp.zeros((window, window, 3))
+    run = jax.jit(lambda network, images: network(images))
+
+    def covered(row: int) -> jax.Array:
+        top = slice(places[row], places[row] + window)
+        return jnp.stack([image.at[top, left : left + window].set(0) for left in places])
+
+    ways: tuple[Callable[[int, jax.Array], jax.Array], ...] = (
+        lambda row, images: jnp.concatenate([run(network, one[None]) for one in images]),
+        lambda row, images: run(network, images),
+        lambda row, images: occlusions._row(
+            sliding, network, memory, tile, row_starts[row], starts
+        ),
+    )
+    chosen = np.linspace(0, len(places) - 1, min(rows, len(places))).round().astype(int)
+    for way in ways:
+        way(0, covered(0)).block_until_ready()  # compiled
+    seconds, difference = np.zeros((len(ways), 2)), 0.0
+    for row in chosen:
+        images, found = covered(row).block_until_ready(), []
+        for i, way in enumerate(ways):
+            before = np.array((time.perf_counter(), time.process_time()))
+            found.append(way(row, images).block_until_ready())
+            seconds[i] += np.array((time.perf_counter(), time.process_time())) - before
+        difference = max(difference, float(jnp.abs(found[1] - found[2]).max()))
+    seconds *= len(places) / len(chosen)
+    clock, processor = seconds[:2].min(0) / seconds[2]
+    whole = multiply_adds(lambda network, image: network(image), network, image)
+    place = jax.ShapeDtypeStruct((*starts.shape[1:], 2), "int32")
+    shapes = jax.eval_shape(sliding.prepare, network, image)[1]
+    values = (
+        name, len(places) ** 2, len(places) * len(chosen),
+        *(f"{clock:.2f} s ({processor:.2f} s)" for clock, processor in seconds),
+        f"{clock:.1f}x", f"{processor:.1f}x",
+        f"{whole / multiply_adds(sliding.step, network, shapes, tile, place):.1f}x",
+        f"{difference:.0e}",
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def main() -> None:
-    """Prints a table."""
+    """Prints a table and, with `--out`, writes it and the settings as json."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--networks", default="vgg19", metavar="A,B,...")
-    for name, default in (("side", 224), ("window", 16), ("stride", 8), ("repeats", 3)):
+    for name, default in (("side", 224), ("window", 16), ("stride", 8), ("rows", 10**6)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--out", type=Path, help="a json file")
     options = parser.parse_args()
-    print("| " + " | ".join(HEAD) + " |\n" + "| --- " * len(HEAD) + "|")
+    settings = {key: getattr(options, key) for key in ("side", "window", "stride")}
+    print("| " + " | ".join(COLUMNS) + " |\n" + "| --- " * len(COLUMNS) + "|")
+    found = []
     for name in options.networks.split(","):
-        row = measure(name, options.side, options.window, options.stride, options.repeats)
-        print("| " + " | ".join(row) + " |", flush=True)
+        found.append(measure(name, **settings, rows=options.rows))
+        print("| " + " | ".join(map(str, found[-1].values())) + " |", flush=True)
+    if options.out:
+        machine = {"device": jax.devices()[0].device_kind, "machine": platform.machine()}
+        document = {**machine, "jax": jax.__version__, **settings, "rows": found}
+        options.out.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
