@@ -14,11 +14,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gcpatch.attacks import Attack
     from gcpatch.checkpoints import load
-    from gcpatch.explainers import grad_cam
+    from gcpatch.explainers import (
+        eigen_cam,
+        grad_cam,
+        grad_cam_plus_plus,
+        hirescam,
+        layercam,
+        xgrad_cam,
+    )
+    from gcpatch.gradients import (
+        gradient_x_input,
+        guided_backprop,
+        input_gradient,
+        integrated_gradients,
+        smoothgrad,
+    )
     from gcpatch.losses import Evidence
     from gcpatch.networks import Network
+    from gcpatch.occlusions import occlusion
     from gcpatch.patches import Patch
     from gcpatch.presets import PRESETS
+    from gcpatch.rectifiers import smooth
     from gcpatch.regions import Bounded, Frame, Mask
     from gcpatch.slots import Finished, attack
     from gcpatch.universal import universal, wear
@@ -37,8 +53,20 @@ _HOMES = {
     "Patch": "patches",
     "Views": "views",
     "attack": "slots",
+    "eigen_cam": "explainers",
     "grad_cam": "explainers",
+    "grad_cam_plus_plus": "explainers",
+    "gradient_x_input": "gradients",
+    "guided_backprop": "gradients",
+    "hirescam": "explainers",
+    "input_gradient": "gradients",
+    "integrated_gradients": "gradients",
+    "layercam": "explainers",
     "load": "checkpoints",
+    "occlusion": "occlusions",
+    "smooth": "rectifiers",
+    "smoothgrad": "gradients",
+    "xgrad_cam": "explainers",
     "universal": "universal",
     "wear": "universal",
 }
@@ -54,10 +82,22 @@ __all__ = [
     "Patch",
     "Views",
     "attack",
+    "eigen_cam",
     "grad_cam",
+    "grad_cam_plus_plus",
+    "gradient_x_input",
+    "guided_backprop",
+    "hirescam",
+    "input_gradient",
+    "integrated_gradients",
+    "layercam",
     "load",
+    "occlusion",
+    "smooth",
+    "smoothgrad",
     "universal",
     "wear",
+    "xgrad_cam",
 ]
 
 

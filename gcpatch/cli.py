@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,12 @@ def _parser() -> argparse.ArgumentParser:
         "gcpatch explain photos/ --model vgg19_bn --label top --out maps",
     )  # fmt: skip
     _images_and_model(explain)
-    explain.add_argument("--method", default="grad-cam", metavar="NAME", help="grad-cam")
+    explain.add_argument(
+        "--method",
+        default="grad-cam",
+        metavar="NAME",
+        help="grad-cam (default), hirescam, grad-cam++, xgrad-cam, layercam, eigen-cam, input-gradient, gradient-x-input, smoothgrad, integrated-gradients, guided-backprop or occlusion; pictures show what is over 0, heat.npy is the map itself",
+    )
     explain.add_argument(
         "--label",
         default="top",
@@ -293,9 +298,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     transfer.add_argument(
         "--models",
-        default="minis",
+        required=True,
         metavar="NAME,...",
-        help="the networks to show them to (default: the four minis)",
+        help="the networks to show them to; they must know the run's targets by name",
     )
     transfer.add_argument(
         "--methods",
@@ -580,16 +585,19 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from gcpatch import checkpoints, images, inputs, labels, render
+    from gcpatch import checkpoints, images, inputs, labels, methods, render
 
-    _choose("method", options.method, ("grad-cam",))
+    _choose("method", options.method, methods.METHODS)
     _choose("resize mode", options.resize_mode, images.RESIZE_MODES)
     items = inputs.find(options.images, IMAGE_SIZE, options.resize_mode)
     network = checkpoints.load(options.model, options.weights)
     label = -1 if options.label == "top" else labels.find(options.label, network.categories)
+    classify = jax.jit(lambda network, image: network(image))
+    explain = methods.compiled(options.method)
     rows, failed = [], False
     for item in _track(items):
         row: dict[str, Any] = {"id": item.id, "source": item.source, "error": None}
@@ -599,10 +607,10 @@ def _explain(options: argparse.Namespace) -> int:
         except UserError as error:
             row["error"], failed = item.blame(error), True
             continue
-        logits, heat = explainers.look(
-            network, jnp.asarray(picture, jnp.float32) / 255, jnp.asarray(label)
-        )
+        image = jnp.asarray(picture, jnp.float32) / 255
+        logits = classify(network, image)
         found = int(logits.argmax()) if label < 0 else label
+        heat = explain(network, image, jnp.asarray(found))
         odds = np.asarray(jnp.exp(logits - jnp.max(logits)))
         row |= {
             "label": {"id": found, "name": network.categories[found]},
@@ -825,15 +833,14 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _transfer(options: argparse.Namespace) -> int:
-    from gcpatch import checkpoints, matrix, methods, networks, transfer
+    from gcpatch import checkpoints, matrix, methods, transfer
 
-    names = list(networks.MINIS) if options.models == "minis" else options.models.split(",")
     explainers = options.methods.split(",")
     for method in explainers:
         _choose("method", method, methods.METHODS)
     if options.images is not None and options.images < 1:
         raise UserError(f"--images is {options.images}; it must be at least 1")
-    found = [checkpoints.load(name) for name in names]
+    found = [checkpoints.load(name) for name in options.models.split(",")]
     defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
     rows = list(
         _track(
@@ -856,7 +863,7 @@ def _transfer(options: argparse.Namespace) -> int:
     return 0
 
 
-def _track(items: Sequence, unit: str = " images"):
+def _track(items: Iterable[Any], unit: str = " images"):
     from tqdm import tqdm
 
     return tqdm(items, unit=unit, delay=2)

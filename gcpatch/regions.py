@@ -97,7 +97,7 @@ def region(settings: dict[str, Any]) -> Region:
     Raises:
         StopIteration: no region has them.
     """
-    given = {
+    given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in settings.items()
         if name != "sha256"

@@ -76,12 +76,12 @@ def test_a_table_for_people(run, capsys):
     ],
 )
 def test_wrong_usage(run, options, message, capsys):
-    assert cli.main(["transfer", str(run), *options]) == 2
+    assert cli.main(["transfer", str(run), "--models", "mini_vgg", *options]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_no_run(tmp_path, capsys):
-    assert cli.main(["transfer", str(tmp_path)]) == 2
+    assert cli.main(["transfer", str(tmp_path), "--models", "mini_vgg"]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 
 
