@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from gcpatch.images import write_png
-from gcpatch.render import FAINT, GREY, INK, draw, fit, width
+from gcpatch.render import FAINT, GREY, INK, draw, fit, text_width
 from gcpatch.transfer import GROUP, MEASURED
 
 HEAD = (*GROUP, "images", "class", "explanation", "energy", "pointing", "area")
@@ -59,7 +59,7 @@ def picture(means: Sequence[dict[str, Any]]) -> np.ndarray:
     key = itemgetter("run", "objective", "defence", "method")
     lines = {k: list(g) for k, g in groupby(sorted(means, key=key), key)}
     labels = [" · ".join(part for part in names if part != "none") for names in lines]
-    left = MARGIN + max(width(label, LETTERS, 400) for label in labels) + 16
+    left = MARGIN + max(text_width(label, LETTERS, 400) for label in labels) + 16
     block = len(networks) * CELL[0] + MARGIN
     top = MARGIN + 2 * LINE
     canvas = np.full(
@@ -90,7 +90,7 @@ def _cell(canvas: np.ndarray, corner: tuple[int, int], mean: dict[str, float] | 
     canvas[y : y + CELL[1] - 2, x : x + CELL[0] - 2] = _colour(np.asarray([mean["value"]]))[0]
     text = f"{mean['value']:.2f}"
     ink = (255, 255, 255) if mean["value"] < 0.55 else INK
-    place = (x + (CELL[0] - width(text, LETTERS, 600)) // 2, y + 20)
+    place = (x + (CELL[0] - text_width(text, LETTERS, 600)) // 2, y + 20)
     draw(canvas, text, place, LETTERS, 600, ink)
 
 

@@ -57,7 +57,7 @@ def draw(canvas, text, place, size, weight, colour):
         cv2.putText(canvas, text, place, face, size / 36, colour, stroke, cv2.LINE_AA)
 
 
-def width(text, size, weight):
+def text_width(text, size, weight):
     """The pixels that `draw` takes for `text`."""
     if hasattr(cv2, "FontFace"):
         face = cv2.FontFace("sans")
@@ -97,10 +97,10 @@ def fit(text, width, size, weight=400):
     text = unicodedata.normalize("NFC", str(text))
     text = "".join(" " if unicodedata.category(c)[0] == "C" else _letter(c) for c in text)
     text = " ".join(text.split())
-    if width(text, size, weight) <= width:
+    if text_width(text, size, weight) <= width:
         return text
     lengths = range(min(len(text), 500))
-    fitting = bisect_right(lengths, width, key=lambda n: width(text[:n] + "...", size, weight))
+    fitting = bisect_right(lengths, width, key=lambda n: text_width(text[:n] + "...", size, weight))
     return text[: max(0, fitting - 1)].rstrip() + _letter("…")
 
 
@@ -196,7 +196,7 @@ def panel(
         write(lines[2], x, row + tile + round(4.5 * unit), tile, 1.75, colour=GREY)
     about = " · ".join(str(record[k]) for k in ("model", "objective") if record.get(k))
     about = fit(about, tile, 1.9 * unit)
-    about_x = columns[3] + tile - width(about, 1.9 * unit, 400)
+    about_x = columns[3] + tile - text_width(about, 1.9 * unit, 400)
     write(
         record.get("id") or record.get("source") or "",
         columns[0],

@@ -1,6 +1,6 @@
 """Do adversarial images made against one network fool another, another explainer, a defence?"""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from gcpatch import labels, metrics
 from gcpatch.bootstrap import bootstrap
 from gcpatch.defences import Defence, defence
+from gcpatch.errors import UserError
 from gcpatch.images import read_png
 from gcpatch.merging import Run, gather
 from gcpatch.methods import compiled
@@ -50,13 +51,12 @@ def transfer(
         UserError: a folder holds no run or no adversarial images, a defence does not exist, or a
             network does not know a target.
     """
-    runs = [(folder.name, gather([folder])) for folder in folders]
+    runs = [(folder.name, run := gather([folder]), _placed(run, folder)) for folder in folders]
     through = {name: None if name == NONE else defence(name) for name in defences}
     for network in networks:
         judge = jax.jit(lambda network, image: network(image))
         explainers = {method: compiled(method) for method in methods}
-        for name, run in runs:
-            place = region(run.settings["patch"]).place
+        for name, run, place in runs:
             for record, folder in list(_done(run))[:limit]:
                 pixels = read_png(folder / "images" / record["id"] / "adversarial.png")
                 where = place(*pixels.shape[:2])
@@ -74,6 +74,14 @@ def transfer(
                             "defence": kind, "method": method, "fooled_class": fooled,
                             **measure(heat, inside, record["objective"]),
                         }  # fmt: skip
+
+
+def _placed(run: Run, folder: Path) -> Callable[[int, int], Place]:
+    """Where the run's perturbations lie in an image of a height and width."""
+    try:
+        return region(run.settings["settings"]["patch"]).place
+    except (KeyError, TypeError, AttributeError, StopIteration):
+        raise UserError(f"{folder / 'run.json'} does not say where the patches lie") from None
 
 
 def _done(run: Run) -> Iterator[tuple[dict[str, Any], Path]]:

@@ -32,7 +32,8 @@ def test_on_its_own_network_it_says_what_the_records_say(run, capsys, tmp_path):
     assert cli.main(["transfer", str(run), *options, *defences]) == 0
     means = json.loads(capsys.readouterr().out)
     assert len(means) == 2 * 2 * 3 and {row["images"] for row in means} == {2}
-    rows = [json.loads(line) for line in (tmp_path / "out" / "transfer.jsonl").open()]
+    lines = (tmp_path / "out" / "transfer.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert len(rows) == 2 * 2 * 3 * 2
     for record in read_records(run):
         if record["error"]:
@@ -49,7 +50,7 @@ def test_on_its_own_network_it_says_what_the_records_say(run, capsys, tmp_path):
         np.testing.assert_allclose(own["area"], 64**2 / 224**2, rtol=1e-6)
     cropped = [row["area"] for row in rows if row["defence"] == "crop-60"]
     assert np.ptp(cropped) > 0.01  # each image is cropped on its own, the patch with it
-    table = list(csv.DictReader((tmp_path / "out" / "transfer.csv").open()))
+    table = list(csv.DictReader((tmp_path / "out" / "transfer.csv").read_text().splitlines()))
     expected = [f"{row['energy']['value']:.6f}" for row in means]
     assert [f"{float(row['energy_mean']):.6f}" for row in table] == expected
     picture = images.read_png(tmp_path / "out" / "transfer.png")
@@ -80,7 +81,11 @@ def test_wrong_usage(run, options, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_no_run(tmp_path, capsys):
+@pytest.mark.parametrize("settings", [None, "{}", '{"settings": {"patch": {"radius": 3}}}'])
+def test_no_run(tmp_path, capsys, settings):
+    if settings:
+        (tmp_path / "run.json").write_text(settings)
+        (tmp_path / "results.jsonl").write_text("")
     assert cli.main(["transfer", str(tmp_path), "--models", "mini_vgg"]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 
