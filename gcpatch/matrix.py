@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Sequence
-from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ CELL, LINE, MARGIN, LETTERS = (92, 30), 30, 24, 15  # pixels
 
 def line(row: dict[str, Any]) -> list[str]:
     """A row of the table: means with their intervals."""
-    means = [_interval(row[name]) for name in (*MEASURED, "area")]
+    means = [interval(row[name]) for name in (*MEASURED, "area")]
     return [*(str(row[name]) for name in GROUP), str(row["images"]), *means]
 
 
-def _interval(mean: dict[str, float] | None) -> str:
+def interval(mean: dict[str, float] | None) -> str:
+    """A mean with its interval in brackets."""
     return "-" if mean is None else f"{mean['value']:.2f} [{mean['low']:.2f}, {mean['high']:.2f}]"
 
 
@@ -57,7 +57,9 @@ def picture(means: Sequence[dict[str, Any]]) -> np.ndarray:
     """
     networks = list(dict.fromkeys(row["network"] for row in means))
     key = itemgetter("run", "objective", "defence", "method")
-    lines = {k: list(g) for k, g in groupby(sorted(means, key=key), key)}
+    lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in means:
+        lines.setdefault(key(row), []).append(row)
     labels = [" · ".join(part for part in names if part != "none") for names in lines]
     left = MARGIN + max(text_width(label, LETTERS, 400) for label in labels) + 16
     block = len(networks) * CELL[0] + MARGIN

@@ -1,7 +1,6 @@
 """Do adversarial images made against one network fool another, another explainer, a defence?"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -130,11 +129,11 @@ def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     A mean is `{"value", "low", "high"}`, with the 95 % interval of the bootstrap over images; None
     where the objective wants nothing of the explanation.
     """
-    key = itemgetter(*GROUP)
-    groups = groupby(sorted(rows, key=key), key)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(itemgetter(*GROUP)(row), []).append(row)
     found = []
-    for names, group in groups:
-        some = list(group)
+    for names, some in groups.items():
         means = {name: _mean([row[name] for row in some]) for name in (*MEASURED, "area")}
         found.append(dict(zip(GROUP, names, strict=True)) | {"images": len(some)} | means)
     return found

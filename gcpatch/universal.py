@@ -17,7 +17,8 @@ from gcpatch.networks.network import ArrayLike
 from gcpatch.patches import Patch, Place, blend, coverage, cut, paste
 from gcpatch.views import Views, lay
 
-Through = Callable[[Float[Array, "h w 3"], PRNGKeyArray], Float[Array, "h w 3"]]
+Image = Float[ArrayLike, "h w 3"]
+Through = Callable[[Image, PRNGKeyArray], Image]
 
 
 class Universal(NamedTuple):
@@ -89,7 +90,10 @@ def universal(
         raise AttackError(f"there are {len(images)} images but {len(targets)} targets")
     images, targets = jnp.asarray(images), jnp.asarray(targets, jnp.int32)
     place = patch.place(*images.shape[1:3])
-    problems = [_posed(network, images, targets, place, batch) for network in networks]
+    problems = [
+        _posed(network, images, targets, place, batch)._replace(image=images)
+        for network in networks
+    ]
     begin, draws = jax.random.split(jax.random.key(seed))
     shape = (patch.size, patch.size, 3)
     noise = jnp.zeros(shape)  # the mean colour
@@ -106,18 +110,15 @@ def universal(
     return Universal(found, jax.tree.map(lambda *steps: np.stack(steps), *history))
 
 
+@partial(jax.jit, static_argnames=("place", "batch"))
 def _posed(network: Network, images, targets, place: Place, batch: int) -> Problem:
-    """Every image's problem, with a leading axis; the images themselves are not copied."""
+    """Every image's problem, with a leading axis, without the images themselves."""
 
-    @jax.jit
-    def posed(network, images, targets):
-        def one(pair):
-            problem = pose(network, pair[0], pair[1], place, jax.random.key(0))
-            return problem._replace(image=jnp.zeros((1, 1, 3)))
+    def one(pair):
+        problem = pose(network, pair[0], pair[1], place, jax.random.key(0))
+        return problem._replace(image=jnp.zeros((1, 1, 3)))
 
-        return lax.map(one, (images, targets), batch_size=batch)
-
-    return posed(network, images, targets)._replace(image=images)
+    return lax.map(one, (images, targets), batch_size=batch)
 
 
 @partial(jax.jit, static_argnames=("patch", "views", "through", "batch"))
@@ -154,7 +155,7 @@ def _evaluate(network, pixels, attack, patch, views, through, problem, key):
     """The loss of one image in one view."""
     drawn, passed = jax.random.split(key)
     image, region = wear(problem.image, pixels, patch, views, drawn)
-    image = image if through is None else through(image, passed)
+    image = image if through is None else jnp.asarray(through(image, passed))
     trunk, head = network.split()
     activations = trunk(image)
     size = problem.image.shape[:2]

@@ -98,7 +98,7 @@ def test_means_are_of_each_group():
         }
         for network, share in (("a", 1), ("b", 3)) for i in range(4)
     ]  # fmt: skip
-    first, second = transfer.summarise(reversed(rows))
+    second, first = transfer.summarise(reversed(rows))
     assert (first["network"], second["network"]) == ("a", "b")
     assert (first["fooled_class"]["value"], second["fooled_class"]["value"]) == (0.25, 0.75)
     assert first["energy"]["value"] == 0.375 and first["fooled_explanation"] is None
