@@ -23,12 +23,12 @@ from gcpatch import campaigns, inputs, matrix, scenes, transfer
 from gcpatch.attacks import Attack
 from gcpatch.bootstrap import bootstrap
 from gcpatch.defences import defence
+from gcpatch.expectation import universal, wear
 from gcpatch.explainers import look
 from gcpatch.journal import Journal
 from gcpatch.methods import METHODS
 from gcpatch.networks import MINIS
 from gcpatch.patches import Patch
-from gcpatch.universal import universal, wear
 from gcpatch.watching import Watch
 
 SEED, SIDE, PATCH = 31, 224, Patch(64)

@@ -24,10 +24,10 @@ import gcpatch
 from gcpatch import images, metrics, scenes
 from gcpatch.attacks import Attack
 from gcpatch.bootstrap import bootstrap
+from gcpatch.expectation import universal, wear
 from gcpatch.explainers import look
 from gcpatch.networks import MINIS
 from gcpatch.patches import Patch, coverage
-from gcpatch.universal import universal, wear
 from gcpatch.views import Views
 
 MADE_ON, TESTED_ON, SIDE, TARGET = 21, 22, 224, 0  # seeds of the scenes; a class

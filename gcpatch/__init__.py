@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gcpatch.attacks import Attack
     from gcpatch.checkpoints import load
+    from gcpatch.defences import defence
+    from gcpatch.expectation import universal, wear
     from gcpatch.explainers import (
         eigen_cam,
         grad_cam,
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from gcpatch.rectifiers import smooth
     from gcpatch.regions import Bounded, Frame, Mask
     from gcpatch.slots import Finished, attack
-    from gcpatch.universal import universal, wear
     from gcpatch.views import Views
 
 # Names are imported at first use, so that `gcpatch --help` need not wait for JAX.
@@ -53,6 +54,7 @@ _HOMES = {
     "Patch": "patches",
     "Views": "views",
     "attack": "slots",
+    "defence": "defences",
     "eigen_cam": "explainers",
     "grad_cam": "explainers",
     "grad_cam_plus_plus": "explainers",
@@ -67,8 +69,8 @@ _HOMES = {
     "smooth": "rectifiers",
     "smoothgrad": "gradients",
     "xgrad_cam": "explainers",
-    "universal": "universal",
-    "wear": "universal",
+    "universal": "expectation",
+    "wear": "expectation",
 }
 __all__ = [
     "PRESETS",
@@ -82,6 +84,7 @@ __all__ = [
     "Patch",
     "Views",
     "attack",
+    "defence",
     "eigen_cam",
     "grad_cam",
     "grad_cam_plus_plus",

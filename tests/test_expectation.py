@@ -8,8 +8,8 @@ import pytest
 import gcpatch
 from gcpatch import scenes
 from gcpatch.attacks import Attack, AttackError, Losses, evaluate, pose
+from gcpatch.expectation import _evaluate, universal, wear
 from gcpatch.patches import Patch, PatchError
-from gcpatch.universal import _evaluate, universal, wear
 from gcpatch.views import View, Views, lay
 
 SIDE, SIZE = 40, 12
