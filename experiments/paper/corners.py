@@ -1,0 +1,37 @@
+"""Figures 14 and 15: the method of [16], top left against top right.
+
+    python -m experiments.paper.corners
+
+[16] is Subramanya et al., 2019; the setting `left` is the preset `subramanya`, `right` the same
+in the other corner. Their loss takes the heat away from the map's top left cells, wherever the
+patch is: it hides a patch that lies there, and cannot hide one that does not.
+"""
+
+from collections.abc import Sequence
+
+from experiments.paper import attacked, findings
+from experiments.paper.findings import Check, Finding
+from experiments.paper.study import Cell, Study
+
+TITLE = "Figures 14 and 15: [16]'s method, top left against top right"
+CLAIM = (
+    "With the method of [16] and the patch top left, Grad-CAM keeps showing the object and not "
+    "the patch; a patch top right is shown."
+)
+FIGURES = {14: "VGG19-BN", 15: "Wide ResNet101"}
+
+
+def experiment(study: Study) -> Finding:
+    """Draws both corners; judges the left by the heat that it has, the right as experiment 1."""
+    return attacked.compare(study, TITLE, CLAIM, FIGURES, ["left", "right"], _checks)
+
+
+def _checks(cells: Sequence[Cell]) -> list[Check | None]:
+    if cells[0].setting == "right":
+        return findings.lit(cells)
+    shown = findings.heat_on_patch(cells)
+    return [Check(shown.found, not shown.holds), findings.heat_on_object(cells, True)]
+
+
+if __name__ == "__main__":
+    findings.main(__doc__, experiment)

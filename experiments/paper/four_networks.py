@@ -1,0 +1,76 @@
+"""Figures 16 and 17: all four networks, 64 pixels at 100 % and 32 pixels at 20 %.
+
+python -m experiments.paper.four_networks
+"""
+
+from experiments.paper import drawing, findings
+from experiments.paper.findings import Check, Finding
+from experiments.paper.study import Study
+from gcpatch.render import percent
+
+TITLE = "Figures 16 and 17: four networks, both patches"
+CLAIM = (
+    "64 pixels at 100 % leave the patch alone hot and are easily seen; 32 pixels at 20 % are "
+    "hardly seen, fool less often and keep part of the object hot, in all four networks."
+)
+FIGURES = {16: "64", 17: "32"}
+VARIANTS = ("printed", "shown")
+PATCHES = {"64": "64 pixels, 100 %", "32": "32 pixels, 20 %"}
+
+
+def experiment(study: Study) -> Finding:
+    """Draws the attacked maps and where their heat is; judges every variant of the method."""
+    pictures = [_maps(study, number, size) for number, size in FIGURES.items()]
+    every = [f"{variant}-{size}" for variant in VARIANTS for size in PATCHES]
+    panels = {f"{drawing.SHOWN[s]}, {PATCHES[s[-2:]]}": study.cells([s]) for s in every}
+    path = study.out / "figure-16-17-heat.png"
+    pictures.append(drawing.shares(path, "Where the heat is, image by image", panels))
+    verdicts = [_verdict(study, variant) for variant in VARIANTS]
+    cells = study.cells(every)
+    table = findings.write_records(study.out / "figure-16-17.csv", cells)
+    return Finding(TITLE, CLAIM, verdicts, pictures, table, findings.rows(cells))
+
+
+def _maps(study: Study, number: int, size: str):
+    """One figure: an image in a row for each variant, a network in a column."""
+    cells = {variant: study.cells([f"{variant}-{size}"]) for variant in VARIANTS}
+    both = [cell for variant in VARIANTS for cell in cells[variant]]
+    rows, sides = [], []
+    for records in drawing.examples(both)[:2]:
+        for i, variant in enumerate(VARIANTS):
+            count = len(cells[variant])
+            mine = records[i * count : (i + 1) * count]
+            tiles = [
+                drawing.after(cell, record)[1]._replace(
+                    caption=f"{drawing.attacked(record)}\n{drawing.heat(record, patch=True)}"
+                )
+                for cell, record in zip(cells[variant], mine, strict=True)
+            ]
+            rows.append([drawing.before(both[0], records[0])[0]._replace(caption=""), *tiles])
+            sides.append(drawing.SHOWN[f"{variant}-{size}"])
+    columns = ["image", *(cell.title for cell in cells["shown"])]
+    title = f"Figure {number}: Grad-CAM of the target after the attack, {PATCHES[size]}"
+    path = study.out / f"figure-{number}.png"
+    return drawing.grid(path, title, columns, rows, sides=sides)
+
+
+def _verdict(study: Study, variant: str) -> str:
+    large, small = (study.cells([f"{variant}-{size}"]) for size in PATCHES)
+    checks = [
+        check and check._replace(found=f"{patch}: {check.found}")
+        for patch, checks in zip(
+            PATCHES.values(), (findings.lit(large), findings.half_lit(small)), strict=True
+        )
+        for check in checks
+    ]
+    seen = [findings.mean(cells, "psnr") or float("inf") for cells in (large, small)]
+    often = [findings.mean(cells, "fooled_class") or 0 for cells in (large, small)]
+    checks += [
+        Check(f"the PSNR is {seen[0]:.1f} dB and {seen[1]:.1f} dB", seen[1] > seen[0]),
+        Check(f"labels fall in {percent(often[0])} and {percent(often[1])}", often[1] < often[0]),
+    ]
+    return findings.judge(checks, f"{drawing.SHOWN[large[0].setting]}: ")
+
+
+if __name__ == "__main__":
+    findings.main(__doc__, experiment)
