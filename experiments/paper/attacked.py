@@ -29,12 +29,16 @@ def compare(
     for number, network in figures.items():
         cells = [study.cell(network, setting) for setting in settings]
         patch = SETTINGS[settings[0]][0]
-        about = f"{network} ({cells[0].network}), {patch.size} pixels, ratio {patch.ratio:.0%}"
+        about = (
+            f"{network} ({cells[0].network}), {patch.size} pixels, ratio {100 * patch.ratio:.0f} %"
+        )
         shown = (drawing.SHOWN[setting] for setting in settings)
         columns = ["clean", "Grad-CAM", *(c for s in shown for c in (s, "Grad-CAM of the target"))]
         rows = [
-            drawing.before(cells[0], records[0])
-            + [t for c, r in zip(cells, records, strict=True) for t in drawing.after(c, r)]
+            [
+                *drawing.before(cells[0], records[0]),
+                *(t for c, r in zip(cells, records, strict=True) for t in drawing.after(c, r)),
+            ]
             for records in drawing.examples(cells)
         ]
         path = study.out / f"figure-{number:02}.png"

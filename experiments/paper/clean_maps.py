@@ -2,7 +2,7 @@
 
     python -m experiments.paper.clean_maps
 
-The maps are those of the runs `shown-64` before their attack, for the class that each network
+The maps are those of the runs `printed-64` before their attack, for the class that each network
 names.
 """
 
@@ -18,19 +18,19 @@ APART = 0.05  # the least difference of two networks' heat on the object that co
 
 def experiment(study: Study) -> Finding:
     """Draws the maps; compares how much of the heat is on the object."""
-    cells = study.cells(["shown-64"])
+    cells = study.cells(["printed-64"])
     tiles = [
         [drawing.Tile(cells[0].tiles(records[0])[0])]
-        + [drawing.before(cell, record)[1] for cell, record in zip(cells, records, strict=True)]
+        + [drawing.explained(drawing.before(c, r)) for c, r in zip(cells, records, strict=True)]
         for records in drawing.examples(cells)
     ]
-    columns = ["image", *(cell.title for cell in cells)]
+    columns = ["image", *(f"{cell.title}\n({cell.network})" for cell in cells)]
     picture = drawing.grid(study.out / "figure-01-03.png", TITLE, columns, tiles)
     shares = {cell.title: findings.mean([cell], "object_energy_clean") for cell in cells}
     known = [share for share in shares.values() if share is not None]
     said = ", ".join(f"{title} {percent(share)}" for title, share in shares.items())
     checks = [
-        Check(f"the object has of the heat: {said}", min(known) >= 0.5),
+        Check(f"heat on the object: {said}", min(known) >= 0.5),
         Check(f"the networks differ by {100 * (max(known) - min(known)):.0f} points",
               max(known) - min(known) >= APART),
     ] if known else []  # fmt: skip

@@ -22,15 +22,15 @@ FIGURES = {14: "VGG19-BN", 15: "Wide ResNet101"}
 
 
 def experiment(study: Study) -> Finding:
-    """Draws both corners; judges the left by the heat that it has, the right as experiment 1."""
+    """Draws both corners; judges where the heat is."""
     return attacked.compare(study, TITLE, CLAIM, FIGURES, ["left", "right"], _checks)
 
 
 def _checks(cells: Sequence[Cell]) -> list[Check | None]:
-    if cells[0].setting == "right":
-        return findings.lit(cells)
     shown = findings.heat_on_patch(cells)
-    return [Check(shown.found, not shown.holds), findings.heat_on_object(cells, True)]
+    if cells[0].setting == "right":
+        return [shown, findings.peak_on_patch(cells)]
+    return [shown._replace(holds=not shown.holds), findings.heat_on_object(cells, True)]
 
 
 if __name__ == "__main__":

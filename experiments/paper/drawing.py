@@ -47,34 +47,36 @@ def examples(cells: Sequence[Cell]) -> list[list[dict[str, Any]]]:
     return [[records[name] for records in found] for name in shared[:EXAMPLES]]
 
 
-def answer(record: dict[str, Any], side: str) -> str:
-    """The class that a network names, and its probability."""
+def before(cell: Cell, record: dict[str, Any]) -> tuple[Tile, Tile]:
+    """The clean image and its map: the class, and what the object has of the heat."""
+    image, heat, *_ = cell.tiles(record)
+    return Tile(image, _answer(record, "clean")), Tile(heat, _on_object(record, "clean"))
+
+
+def after(cell: Cell, record: dict[str, Any]) -> tuple[Tile, Tile]:
+    """The attacked image and its map, both with the patch's border."""
+    *_, image, heat = cell.tiles(record)
+    missed = "" if record["fooled_class"] else f", target {record['target']['name']}"
+    share = f"{percent(record['energy_adversarial'])} on the patch\n"
+    return (
+        Tile(image, _answer(record, "adversarial") + missed),
+        Tile(heat, (share + _on_object(record, "adversarial")).strip()),
+    )
+
+
+def explained(tiles: tuple[Tile, Tile]) -> Tile:
+    """The map of an image, with both captions."""
+    image, heat = tiles
+    return heat._replace(caption=f"{image.caption}\n{heat.caption}".strip())
+
+
+def _answer(record: dict[str, Any], side: str) -> str:
     return f"{record[side]['name']} {percent(record[side]['probability'])}"
 
 
-def attacked(record: dict[str, Any]) -> str:
-    """The class of the attacked image, and the target where that is another."""
-    missed = "" if record["fooled_class"] else f", target {record['target']['name']}"
-    return answer(record, "adversarial") + missed
-
-
-def heat(record: dict[str, Any], *, patch: bool) -> str:
-    """Where the heat is: on the patch after the attack, on the object before or after it."""
-    said = [f"{percent(record['energy_adversarial'])} on the patch"] if patch else []
-    share = record.get("object_energy_adversarial" if patch else "object_energy_clean")
-    return "\n".join(said + ([] if share is None else [f"{percent(share)} on the object"]))
-
-
-def before(cell: Cell, record: dict[str, Any]) -> list[Tile]:
-    """The clean image and its map."""
-    image, clean_map, *_ = cell.tiles(record)
-    return [Tile(image, answer(record, "clean")), Tile(clean_map, heat(record, patch=False))]
-
-
-def after(cell: Cell, record: dict[str, Any]) -> list[Tile]:
-    """The attacked image and its map, with the patch's border."""
-    *_, image, attacked_map = cell.tiles(record)
-    return [Tile(image, attacked(record)), Tile(attacked_map, heat(record, patch=True))]
+def _on_object(record: dict[str, Any], side: str) -> str:
+    share = record.get(f"object_energy_{side}")
+    return "" if share is None else f"{percent(share)} on the object"
 
 
 def grid(
@@ -83,9 +85,14 @@ def grid(
 ) -> Path:  # fmt: skip
     """Rows of pictures under headings, beside them what their colours mean."""
     bars = [("Grad-CAM, share of each map's maximum", JET)] if bars is None else bars
+    captions = [
+        ["\n".join(textwrap.fill(line, 26) for line in tile.caption.split("\n")) for tile in row]
+        for row in rows
+    ]
+    lines = sum(max(text.count("\n") + bool(text) for text in row) for row in captions)
     figure, panels = plt.subplots(
         len(rows), len(columns), squeeze=False, layout="constrained", dpi=DPI,
-        figsize=(1.85 * len(columns) + 0.5 + 0.7 * len(bars), 2.45 * len(rows) + 0.6),
+        figsize=(1.85 * len(columns) + 0.8 * len(bars), 1.95 * len(rows) + 0.15 * lines + 0.7),
     )  # fmt: skip
     for r, row in enumerate(rows):
         for c, tile in enumerate(row):
@@ -94,8 +101,7 @@ def grid(
             panel.set(xticks=[], yticks=[])
             if tile.box is not None:
                 _mark(panel, tile.box * len(tile.picture))
-            lines = (textwrap.fill(line, 26) for line in tile.caption.split("\n"))
-            panel.set_xlabel("\n".join(lines), fontsize=8)
+            panel.set_xlabel(captions[r][c], fontsize=8)
             if r == 0:
                 panel.set_title(columns[c], fontsize=9)
         if sides:
@@ -155,7 +161,7 @@ def curves(path: Path, title: str, panels: dict[str, dict[str, np.ndarray]]) -> 
         axis.set_title(heading, fontsize=9)
         axis.grid(alpha=0.3)
         axis.tick_params(labelbottom=True, labelleft=True)
-        axis.set(xlabel="step", ylabel=heading.split(" ", 1)[1].split(",")[0])
+        axis.set(xscale="log", xlabel="step", ylabel=heading.split(" ", 1)[1].split(",")[0])
     axes[0][1].legend(fontsize=8, frameon=False)
     return save(figure, title, path)
 

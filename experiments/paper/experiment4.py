@@ -5,21 +5,23 @@
 The four outputs of algorithm 1, straight from the runs' folders: aiP, giP, mfE, hfE.
 """
 
+from typing import Any
+
 from experiments.paper import drawing, findings
 from experiments.paper.drawing import JET, Tile
 from experiments.paper.findings import Check, Finding
-from experiments.paper.study import Study
+from experiments.paper.study import Cell, Study
 from gcpatch.render import percent
 
 TITLE = "Experiment 4, Figures 12 and 13: masks and heatmaps, 32 pixels at 20 %"
 CLAIM = "Mask and heatmap of the attacked image show where the map was led: to the patch as well."
 FIGURES = {12: "VGG19", 13: "ResNeXt101"}
-SETTING = "shown-32"
+SETTING = "printed-32"
 FILES = {
     "adversarial": "attacked image (aiP)", "overlay": "Grad-CAM over it (giP)",
     "mask": "mask (mfE)", "heatmap": "heatmap (hfE)",
 }  # fmt: skip
-BARS = [("mask", "gray"), ("heatmap and overlay, share of maximum", JET)]
+BARS = [("heatmap and Grad-CAM, share of each map's maximum", JET), ("mask", "gray")]
 
 
 def experiment(study: Study) -> Finding:
@@ -27,13 +29,7 @@ def experiment(study: Study) -> Finding:
     cells = study.cells([SETTING], tuple(FIGURES.values()))
     pictures = []
     for number, cell in zip(FIGURES, cells, strict=True):
-        rows = [
-            [Tile(cell.picture(record, file)) for file in FILES]
-            for (record,) in drawing.examples([cell])
-        ]
-        for (record,), row in zip(drawing.examples([cell]), rows, strict=True):
-            row[0] = row[0]._replace(caption=drawing.attacked(record))
-            row[1] = row[1]._replace(caption=drawing.heat(record, patch=True))
+        rows = [_tiles(cell, record) for (record,) in drawing.examples([cell])]
         about = f"Figure {number}: {cell.title} ({cell.network})"
         path = study.out / f"figure-{number}.png"
         pictures.append(drawing.grid(path, about, list(FILES.values()), rows, bars=BARS))
@@ -46,6 +42,11 @@ def experiment(study: Study) -> Finding:
     table = findings.write_records(study.out / "figure-12-13.csv", cells)
     verdicts = [findings.judge(checks, f"{drawing.SHOWN[SETTING]}: ")]
     return Finding(TITLE, CLAIM, verdicts, pictures, table, findings.rows(cells))
+
+
+def _tiles(cell: Cell, record: dict[str, Any]) -> list[Tile]:
+    said = *(tile.caption for tile in drawing.after(cell, record)), "", ""
+    return [Tile(cell.picture(record, f), line) for f, line in zip(FILES, said, strict=True)]
 
 
 if __name__ == "__main__":

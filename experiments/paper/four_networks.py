@@ -3,6 +3,8 @@
 python -m experiments.paper.four_networks
 """
 
+from pathlib import Path
+
 from experiments.paper import drawing, findings
 from experiments.paper.findings import Check, Finding
 from experiments.paper.study import Study
@@ -31,24 +33,17 @@ def experiment(study: Study) -> Finding:
     return Finding(TITLE, CLAIM, verdicts, pictures, table, findings.rows(cells))
 
 
-def _maps(study: Study, number: int, size: str):
-    """One figure: an image in a row for each variant, a network in a column."""
-    cells = {variant: study.cells([f"{variant}-{size}"]) for variant in VARIANTS}
-    both = [cell for variant in VARIANTS for cell in cells[variant]]
+def _maps(study: Study, number: int, size: str) -> Path:
+    """One figure: an image in a row, a network in a column, one variant above the other."""
     rows, sides = [], []
-    for records in drawing.examples(both)[:2]:
-        for i, variant in enumerate(VARIANTS):
-            count = len(cells[variant])
-            mine = records[i * count : (i + 1) * count]
-            tiles = [
-                drawing.after(cell, record)[1]._replace(
-                    caption=f"{drawing.attacked(record)}\n{drawing.heat(record, patch=True)}"
-                )
-                for cell, record in zip(cells[variant], mine, strict=True)
-            ]
-            rows.append([drawing.before(both[0], records[0])[0]._replace(caption=""), *tiles])
+    for variant in VARIANTS:
+        cells = study.cells([f"{variant}-{size}"])
+        for records in drawing.examples(cells)[:2]:
+            image = drawing.Tile(cells[0].tiles(records[0])[0])
+            maps = (drawing.after(c, r) for c, r in zip(cells, records, strict=True))
+            rows.append([image, *map(drawing.explained, maps)])
             sides.append(drawing.SHOWN[f"{variant}-{size}"])
-    columns = ["image", *(cell.title for cell in cells["shown"])]
+    columns = ["image", *(f"{cell.title}\n({cell.network})" for cell in cells)]
     title = f"Figure {number}: Grad-CAM of the target after the attack, {PATCHES[size]}"
     path = study.out / f"figure-{number}.png"
     return drawing.grid(path, title, columns, rows, sides=sides)

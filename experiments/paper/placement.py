@@ -2,7 +2,7 @@
 
     python -m experiments.paper.placement
 
-The images are those of the run `shown-64` of VGG19-BN. The region of interest is the object's
+The images are those of the run `printed-64` of VGG19-BN. The region of interest is the object's
 mask, which scenes have; of other images it is not known, and the patches alone are drawn.
 """
 
@@ -22,43 +22,48 @@ CLAIM = (
     "about 3 % and 1.5 % of the image."
 )
 PRINTED = {64: 0.03, 32: 0.015}
-PLACES = [Patch(size, position=side) for size in PRINTED for side in ("top-left", "top-right")]
+PLACES = {
+    f"{size} pixels, {side}": Patch(size, position=side)
+    for size in PRINTED
+    for side in ("top-left", "top-right")
+}
 
 
 def experiment(study: Study) -> Finding:
     """Draws the places; measures how much of image and object they cover."""
-    cell = study.cell("VGG19-BN", "shown-64")
-    masks = {item.id: item.read().mask for item in study.items}
+    cell = study.cell("VGG19-BN", "printed-64")
+    done = {record["id"] for record in cell.records}
+    masks = {item.id: item.read().mask for item in study.items if item.id in done}
     rows, region = [], []
     for (record,) in drawing.examples([cell]):
         image, mask = cell.tiles(record)[0], masks[record["id"]]
         region = [] if mask is None else [Tile(255 * mask.astype(np.uint8))]
-        marked = [Tile(image, box=_box(patch) / IMAGE_SIZE) for patch in PLACES]
+        marked = [Tile(image, box=_box(patch) / IMAGE_SIZE) for patch in PLACES.values()]
         rows.append([Tile(image), *region, *marked])
-    columns = [
-        "image", *(["region of interest (white)"] if region else []),
-        *(f"{patch.size} pixels, {patch.position}" for patch in PLACES),
-    ]  # fmt: skip
+    columns = ["image", *["region of interest (white)"][: len(region)], *PLACES]
     picture = drawing.grid(study.out / "figure-04.png", TITLE, columns, rows, bars=())
-    table, lines, checks = study.out / "figure-04.csv", [], []
-    found = [(patch, record["id"], _covered(patch, masks[record["id"]]))
-             for patch in PLACES for record in cell.records]  # fmt: skip
-    write_export(
-        [{"id": name, "size": patch.size, "position": patch.position, "of the object": share}
-         for patch, name, share in found],
-        table,
-    )  # fmt: skip
-    for patch in PLACES:
-        area = patch.size**2 / IMAGE_SIZE**2
-        shares = [share for other, _, share in found if other == patch and share is not None]
-        most = max(shares, default=None)
-        name = f"{patch.size} pixels, {patch.position}"
-        said = [f"{percent(area)} of the image", f"at most {percent(most)} of the object"]
-        lines.append({"patch": name, "covers": ", ".join(said)})
-        checks.append(Check(f"{name}: {said[0]}", abs(area - PRINTED[patch.size]) < 0.005))
-        if shares:
-            checks.append(Check(f"{name}: {said[1]}", most == 0))
-    return Finding(TITLE, CLAIM, [findings.judge(checks)], [picture], table, lines)
+    found = [
+        {"id": name, "patch": place, "share of the object": _covered(patch, mask)}
+        for place, patch in PLACES.items()
+        for name, mask in masks.items()
+    ]
+    table = study.out / "figure-04.csv"
+    write_export(found, table)
+    shares = [share for line in found if (share := line["share of the object"]) is not None]
+    free = Check(f"no patch covers more than {percent(max(shares, default=None))} of an object",
+                 not any(shares)) if shares else None  # fmt: skip
+    areas = {size: size**2 / IMAGE_SIZE**2 for size in PRINTED}
+    near = [
+        Check(
+            f"{size} pixels cover {percent(area)} of the image", abs(area - PRINTED[size]) < 0.005
+        )
+        for size, area in areas.items()
+    ]
+    lines = [
+        {"patch": place, "share of the image": percent(areas[patch.size])}
+        for place, patch in PLACES.items()
+    ]
+    return Finding(TITLE, CLAIM, [findings.judge([free, *near])], [picture], table, lines)
 
 
 def _box(patch: Patch) -> np.ndarray:
@@ -68,10 +73,9 @@ def _box(patch: Patch) -> np.ndarray:
 
 def _covered(patch: Patch, mask: np.ndarray | None) -> float | None:
     """The share of the object under the patch."""
-    if mask is None:
-        return None
     row, column, size = _box(patch)
-    return float(mask[row : row + size, column : column + size].sum() / mask.sum())
+    square = slice(row, row + size), slice(column, column + size)
+    return None if mask is None else float(mask[square].sum() / mask.sum())
 
 
 if __name__ == "__main__":
