@@ -11,7 +11,8 @@ pytest.importorskip("matplotlib")
 from experiments.paper import experiment4, findings, layers, loss_curves, page
 from experiments.paper.findings import Check, judge
 from experiments.paper.study import TITLES, Cell, Study
-from gcpatch.images import read_png
+from gcpatch.errors import UserError
+from gcpatch.images import read_png, write_png
 
 SCENES, STEPS = 2, 3
 
@@ -53,7 +54,7 @@ def test_the_same_seed_gives_the_same_table(finding, tmp_path):
 
 
 def test_a_changed_record_changes_table_and_sentence(finding, folder):
-    path = folder / "runs" / "mini_vgg-shown-32" / "results.jsonl"
+    path = folder / "runs" / "mini_vgg-printed-32" / "results.jsonl"
     kept = path.read_text()
     records = [json.loads(line) | {"energy_adversarial": 0.75, "map_iou": 0.9}
                for line in kept.splitlines()]  # fmt: skip
@@ -82,7 +83,9 @@ def test_curves_are_medians_that_keep_the_last_value(tmp_path):
 
 def test_table_1_is_the_zoos(tmp_path):
     finding = layers.experiment(small(tmp_path))
-    assert finding.verdicts[0].startswith("Reproduces: ")
+    layers_said, cells_said = finding.verdicts
+    assert layers_said.startswith("layers: Reproduces: ")
+    assert "VGG19-BN has 16 and 4 under them. But: Wide ResNet101 has 4 and 1" in cells_said
     printed = ["features.35", "features.51", "layer4.2", "layer4.2"]
     for column in ("in the paper", "in the zoo"):
         assert [row[column] for row in rows_of(finding.table)] == printed
@@ -107,6 +110,30 @@ def test_objects_that_nobody_knows_are_left_out(tmp_path):
     cell = Cell("VGG19", "vgg19", "shown-64", tmp_path, [record])
     assert judge(findings.lit([cell])).startswith("Reproduces: 1 of 1 images")
     assert findings.rows([cell])[0]["heat on the object"] == "– → –"
+
+
+def test_images_that_fail_are_counted_and_left_out(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / "bad.png").write_bytes(b"no picture")
+    write_png(pictures / "good.png", np.full((64, 64, 3), 90, np.uint8))
+    study = Study("mini", str(pictures), 0, STEPS, tmp_path)
+    study.networks = dict.fromkeys(TITLES, "mini_vgg")
+    finding = experiment4.experiment(study)
+    assert [row["id"] for row in rows_of(finding.table)] == ["good"] * 2
+    assert {row["images"] for row in finding.rows} == {"1, 1 failed"}
+    text = page.write(study, [("python -m one", finding)]).read_text()
+    assert "2 of 4 results are missing; 2 times: " in text and "bad.png" in text
+    (pictures / "good.png").unlink()
+    with pytest.raises(UserError, match="no image has a result in"):
+        Study("mini", str(pictures), 0, STEPS, tmp_path / "none").cell("VGG19", "left")
+
+
+def test_only_the_method_of_16_takes_its_own_steps(tmp_path):
+    assert Study("mini", "scenes", 1, None, tmp_path).steps == {
+        "printed-64": 300, "printed-32": 300, "shown-64": 300, "shown-32": 300,
+        "left": 750, "right": 750,
+    }  # fmt: skip
 
 
 def test_the_page_holds_everything(finding, folder):

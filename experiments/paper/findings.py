@@ -119,6 +119,7 @@ def rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
         {
             "network": cell.title,
             "setting": cell.setting,
+            "images": f"{len(cell.records)}, {len(cell.errors)} failed",
             "taken for the target": share(cell, "fooled_class"),
             "maximum on the patch": share(cell, "pointing_adversarial"),
             "heat on the patch": change(cell, "energy"),

@@ -1,13 +1,14 @@
 """One self-contained page: every figure beside what the paper says of it and what was found."""
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import cv2
 
-from experiments.paper.findings import Finding
+from experiments.paper.findings import PART, Finding
 from experiments.paper.study import Study
 from gcpatch.images import read_png
 
@@ -31,6 +32,7 @@ def write(study: Study, findings: Sequence[tuple[str, Finding]]) -> Path:
     """Writes `index.html` into the study's folder; `findings` with their commands."""
     sections = "\n".join(_section(command, finding) for command, finding in findings)
     networks = ", ".join(f"{title}: {name}" for title, name in study.networks.items())
+    notes = "".join(f"<li>{escape(note)}</li>" for note in _notes(study))
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>The paper's figures</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -38,15 +40,36 @@ def write(study: Study, findings: Sequence[tuple[str, Finding]]) -> Path:
 <h1>The paper's figures, made again</h1>
 <p>Le, Kang and Kim, IEEE Access 2021 (<a href="https://doi.org/10.1109/ACCESS.2021.3115764"
 >doi:10.1109/ACCESS.2021.3115764</a>). Networks: {escape(networks)}. Images:
-{escape(study.source)}, at most {study.steps} steps for each; the pictures are of the first ones.
-Every number is computed from the records in <code>runs/</code>, whose verdicts are those of the
-re-read PNG.</p>
+{escape(study.source)}; the pictures are of the first ones. Every number is computed from the
+records in <code>runs/</code>, whose verdicts are those of the re-read PNG.</p>
+<ul>{notes}</ul>
 {sections}
 </body></html>
 """
     path = study.out / "index.html"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _notes(study: Study) -> list[str]:
+    """What a reader must know to compare: what was run, and what is missing."""
+    errors = Counter(error for cell in study.cells() for error in cell.errors)
+    results = len(study.items) * len(study.cells())
+    steps = study.steps
+    return [
+        f"Algorithm 1 as printed: the preset's sign steps of 0.05, at most {steps['printed-64']}"
+        " of them, but the patch flush in the top right corner, as the captions say. Its loss "
+        "takes the heat from cells at the map's top left, 16 for 64 pixels and 4 for 32: as many "
+        "as lie under the patch on VGG's map of 14 x 14, four times as many on the ResNets' of "
+        "7 x 7.",
+        "Objective highlight: asks for what the paper's figures show, all heat on the patch, and "
+        f"ends once class and map are fooled, after at most {steps['shown-64']} steps.",
+        f"[16]'s method: its own settings, at most {steps['left']} steps of 0.005.",
+        "Heat: the share of the map of the target (before the attack: of the class named), cells "
+        f"weighted by how much of them patch or object covers; {PART:.0%} is a part.",
+        f"{errors.total()} of {results} results are missing"
+        + "".join(f"; {times} times: {error}" for error, times in errors.items()) + ".",
+    ]  # fmt: skip
 
 
 def _section(command: str, finding: Finding) -> str:

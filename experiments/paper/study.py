@@ -1,8 +1,9 @@
 """The runs that the experiments share: one folder for each network and setting, made once."""
 
 import argparse
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ SETTINGS: dict[str, tuple[Patch, Attack]] = {
     "left": PRESETS["subramanya"],
     "right": (Patch(64, 1.0, CORNER), PRESETS["subramanya"][1]),
 }
+OF_16 = ("left", "right")
 
 
 class Cell(NamedTuple):
@@ -48,6 +50,7 @@ class Cell(NamedTuple):
         setting: a name in `SETTINGS`.
         folder: the run's folder.
         records: of the images that were done, in the order of the images.
+        errors: why the others have no result.
     """
 
     title: str
@@ -55,6 +58,7 @@ class Cell(NamedTuple):
     setting: str
     folder: Path
     records: list[dict[str, Any]]
+    errors: tuple[str, ...] = ()
 
     def tiles(self, record: dict[str, Any]) -> list[np.ndarray]:
         """An image's panel: clean image, its Grad-CAM, attacked image, its Grad-CAM."""
@@ -83,14 +87,17 @@ class Study:
         networks: `mini` or `full`.
         source: `scenes`, or what `gcpatch attack` takes.
         scenes: how many scenes.
-        steps: the most steps for an image; the networks' own number if None.
+        steps: the most steps for an image; None for `STEPS`, and for [16]'s method its own 750.
         out: the folder for runs, figures and tables.
     """
 
     def __init__(self, networks: str, source: str, scenes: int, steps: int | None, out: Path):
         self.kind, self.out = networks, out
         self.networks = dict(zip(TITLES, NETWORKS[networks], strict=True))
-        self.steps = STEPS[networks] if steps is None else steps
+        self.steps = {
+            setting: steps or (attack.steps if setting in OF_16 else STEPS[networks])
+            for setting, (_, attack) in SETTINGS.items()
+        }
         self.source = f"{scenes} scenes of seed {SEED}" if source == "scenes" else source
         self.items = (
             inputs.from_scenes(SEED, scenes, IMAGE_SIZE)
@@ -100,9 +107,10 @@ class Study:
         self._cells: dict[tuple[str, str], Cell] = {}
         out.mkdir(parents=True, exist_ok=True)
 
-    def cells(self, settings: list[str], titles: tuple[str, ...] = TITLES) -> list[Cell]:
-        """The networks in the settings, one setting after the other."""
-        return [self.cell(title, setting) for setting in settings for title in titles]
+    def cells(self, settings: Sequence[str] = (), titles: Sequence[str] = TITLES) -> list[Cell]:
+        """The networks in the settings, one setting after the other; without any, all done yet."""
+        asked = [(title, setting) for setting in settings for title in titles]
+        return [self.cell(*which) for which in asked or self._cells]
 
     def cell(self, title: str, setting: str) -> Cell:
         """A network in a setting; its run is finished first."""
@@ -112,12 +120,13 @@ class Study:
 
     def _run(self, title: str, setting: str) -> Cell:
         name, (patch, attack) = self.networks[title], SETTINGS[setting]
-        attack = replace(attack, steps=min(attack.steps, self.steps))
+        attack = replace(attack, steps=self.steps[setting])
         network = checkpoints.load(name)
         described = campaigns.describe(
             [network], patch, attack,
             {"model": name, "setting": setting, "images": self.source, "seed": SEED},
         )  # fmt: skip
+        described["command"] = shlex.join(["python", *sys.orig_argv[1:]])
         folder = self.out / "runs" / f"{name}-{setting}"
         journal = Journal(folder, described, resume=True)
         batch = MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_ON_ACCELERATOR
@@ -130,11 +139,12 @@ class Study:
         if watch.stopped:
             sys.exit(128 + watch.stopped)
         journal.close()
-        found = {record["id"]: record for record in read_records(folder) if not record["error"]}
-        if not found:
-            raise UserError(f"no image has a result in {folder}; results.jsonl says why")
-        records = [found[item.id] for item in self.items if item.id in found]
-        return Cell(title, name, setting, folder, records)
+        found = {record["id"]: record for record in read_records(folder)}
+        records = [found[item.id] for item in self.items]
+        errors = tuple(record["error"] for record in records if record["error"])
+        if len(errors) == len(records):
+            raise UserError(f"no image has a result in {folder}: {errors[0]}")
+        return Cell(title, name, setting, folder, [r for r in records if not r["error"]], errors)
 
 
 def command(doc: str, work: Callable[[Study], None]) -> None:
