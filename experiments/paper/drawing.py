@@ -56,7 +56,7 @@ def before(cell: Cell, record: dict[str, Any]) -> tuple[Tile, Tile]:
 def after(cell: Cell, record: dict[str, Any]) -> tuple[Tile, Tile]:
     """The attacked image and its map, both with the patch's border."""
     *_, image, heat = cell.tiles(record)
-    missed = "" if record["fooled_class"] else f", target {record['target']['name']}"
+    missed = "" if record["fooled_class"] else f"\ntarget: {record['target']['name']}"
     share = f"{percent(record['energy_adversarial'])} on the patch\n"
     return (
         Tile(image, _answer(record, "adversarial") + missed),
@@ -92,7 +92,7 @@ def grid(
     lines = sum(max(text.count("\n") + bool(text) for text in row) for row in captions)
     figure, panels = plt.subplots(
         len(rows), len(columns), squeeze=False, layout="constrained", dpi=DPI,
-        figsize=(1.85 * len(columns) + 0.8 * len(bars), 1.95 * len(rows) + 0.15 * lines + 0.7),
+        figsize=(1.85 * len(columns) + 0.8 * len(bars), 1.8 * len(rows) + 0.15 * lines + 0.6),
     )  # fmt: skip
     for r, row in enumerate(rows):
         for c, tile in enumerate(row):
@@ -108,7 +108,9 @@ def grid(
             panels[r][0].set_ylabel(textwrap.fill(sides[r], 26), fontsize=9)
     for label, colours in bars:
         scale = ScalarMappable(Normalize(0, 1), colours)
-        figure.colorbar(scale, ax=panels, label=label, shrink=min(1, 2 / len(rows)), aspect=30)
+        figure.colorbar(
+            scale, ax=panels, label=label, shrink=min(1, 2 / len(rows)), aspect=30, pad=0.01
+        )
     return save(figure, title, path)
 
 

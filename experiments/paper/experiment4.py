@@ -21,7 +21,10 @@ FILES = {
     "adversarial": "attacked image (aiP)", "overlay": "Grad-CAM over it (giP)",
     "mask": "mask (mfE)", "heatmap": "heatmap (hfE)",
 }  # fmt: skip
-BARS = [("heatmap and Grad-CAM, share of each map's maximum", JET), ("mask", "gray")]
+BARS = [
+    ("heatmap and Grad-CAM, share of each map's maximum", JET),
+    ("mask, share of its maximum", "gray"),
+]
 
 
 def experiment(study: Study) -> Finding:
@@ -30,7 +33,7 @@ def experiment(study: Study) -> Finding:
     pictures = []
     for number, cell in zip(FIGURES, cells, strict=True):
         rows = [_tiles(cell, record) for (record,) in drawing.examples([cell])]
-        about = f"Figure {number}: {cell.title} ({cell.network})"
+        about = f"Figure {number}: {cell.title} ({cell.network}), {drawing.SHOWN[SETTING]}"
         path = study.out / f"figure-{number}.png"
         pictures.append(drawing.grid(path, about, list(FILES.values()), rows, bars=BARS))
     overlap = findings.mean(cells, "map_iou")

@@ -61,7 +61,7 @@ def _notes(study: Study) -> list[str]:
         " of them, but the patch flush in the top right corner, as the captions say. Its loss "
         "takes the heat from cells at the map's top left, 16 for 64 pixels and 4 for 32: as many "
         "as lie under the patch on VGG's map of 14 x 14, four times as many on the ResNets' of "
-        "7 x 7.",
+        "7 x 7. Its noise has no bounds, so that a ratio of 20 % bounds no pixel's change.",
         "Objective highlight: asks for what the paper's figures show, all heat on the patch, and "
         f"ends once class and map are fooled, after at most {steps['shown-64']} steps.",
         f"[16]'s method: its own settings, at most {steps['left']} steps of 0.005.",
