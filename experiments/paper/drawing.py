@@ -56,10 +56,11 @@ def before(cell: Cell, record: dict[str, Any]) -> tuple[Tile, Tile]:
 def after(cell: Cell, record: dict[str, Any]) -> tuple[Tile, Tile]:
     """The attacked image and its map, both with the patch's border."""
     *_, image, heat = cell.tiles(record)
-    missed = "" if record["fooled_class"] else f"\ntarget: {record['target']['name']}"
+    target, reached = record["target"], record["adversarial"]["id"] == record["target"]["id"]
+    missed = "\nlost in the 8-bit PNG" if reached else f"\ntarget: {target['name']}"
     share = f"{percent(record['energy_adversarial'])} on the patch\n"
     return (
-        Tile(image, _answer(record, "adversarial") + missed),
+        Tile(image, _answer(record, "adversarial") + missed * (not record["fooled_class"])),
         Tile(heat, (share + _on_object(record, "adversarial")).strip()),
     )
 
@@ -92,7 +93,7 @@ def grid(
     lines = sum(max(text.count("\n") + bool(text) for text in row) for row in captions)
     figure, panels = plt.subplots(
         len(rows), len(columns), squeeze=False, layout="constrained", dpi=DPI,
-        figsize=(1.85 * len(columns) + 0.8 * len(bars), 1.8 * len(rows) + 0.15 * lines + 0.6),
+        figsize=(1.85 * len(columns) + 0.8 * len(bars), 1.8 * len(rows) + 0.15 * lines + 0.7),
     )  # fmt: skip
     for r, row in enumerate(rows):
         for c, tile in enumerate(row):
@@ -163,7 +164,7 @@ def curves(path: Path, title: str, panels: dict[str, dict[str, np.ndarray]]) -> 
         axis.set_title(heading, fontsize=9)
         axis.grid(alpha=0.3)
         axis.tick_params(labelbottom=True, labelleft=True)
-        axis.set(xscale="log", xlabel="step", ylabel=heading.split(" ", 1)[1].split(",")[0])
+        axis.set(xscale="log", xlabel="step", ylabel=textwrap.fill(heading.split(": ")[1], 28))
     axes[0][1].legend(fontsize=8, frameon=False)
     return save(figure, title, path)
 

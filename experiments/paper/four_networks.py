@@ -27,7 +27,7 @@ def experiment(study: Study) -> Finding:
     panels = {f"{drawing.SHOWN[s]}, {PATCHES[s[-2:]]}": study.cells([s]) for s in every}
     path = study.out / "figure-16-17-heat.png"
     pictures.append(drawing.shares(path, "Where the heat is, image by image", panels))
-    verdicts = [_verdict(study, variant) for variant in VARIANTS]
+    verdicts = [sentence for variant in VARIANTS for sentence in _verdicts(study, variant)]
     cells = study.cells(every)
     table = findings.write_records(study.out / "figure-16-17.csv", cells)
     return Finding(TITLE, CLAIM, verdicts, pictures, table, findings.rows(cells))
@@ -49,22 +49,19 @@ def _maps(study: Study, number: int, size: str) -> Path:
     return drawing.grid(path, title, columns, rows, sides=sides)
 
 
-def _verdict(study: Study, variant: str) -> str:
+def _verdicts(study: Study, variant: str) -> list[str]:
+    """On each patch, and on both beside each other."""
     large, small = (study.cells([f"{variant}-{size}"]) for size in PATCHES)
-    checks = [
-        check and check._replace(found=f"{patch}: {check.found}")
-        for patch, checks in zip(
-            PATCHES.values(), (findings.lit(large), findings.half_lit(small)), strict=True
-        )
-        for check in checks
-    ]
     seen = [findings.mean(cells, "psnr") or float("inf") for cells in (large, small)]
     often = [findings.mean(cells, "fooled_class") or 0 for cells in (large, small)]
-    checks += [
+    both = [
         Check(f"the PSNR is {seen[0]:.1f} dB and {seen[1]:.1f} dB", seen[1] > seen[0]),
         Check(f"labels fall in {percent(often[0])} and {percent(often[1])}", often[1] < often[0]),
     ]
-    return findings.judge(checks, f"{drawing.SHOWN[large[0].setting]}: ")
+    checks = {**dict(zip(PATCHES.values(), (findings.lit(large), findings.half_lit(small)),
+                         strict=True)), "both beside each other": both}  # fmt: skip
+    about = drawing.SHOWN[large[0].setting]
+    return [findings.judge(made, f"{about}, {which}: ") for which, made in checks.items()]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ CLAIM = "64 pixels at 100 % bring both losses down; with 32 pixels at 20 % they 
 TERMS = {"explanation": "Grad-CAM loss", "cross_entropy": "CE loss"}
 UNITS = {
     "printed": {"explanation": "sum of cells / 16", "cross_entropy": "nats"},
-    "shown": {"explanation": "share of the heat off the patch", "cross_entropy": "nats"},
+    "shown": {"explanation": "heat off the patch, share", "cross_entropy": "nats"},
 }
 SIZES = {"64": "64 pixels, 100 %", "32": "32 pixels, 20 %"}
 
@@ -35,7 +35,7 @@ def experiment(study: Study) -> Finding:
             for term in TERMS
         }
         panels = {
-            f"({letter}) {TERMS[term]} ({UNITS[variant][term]}), {SIZES[size]}": lines
+            f"({letter}) {SIZES[size]}: {TERMS[term]} ({UNITS[variant][term]})": lines
             for letter, ((term, size), lines) in zip("abcd", found.items(), strict=True)
         }
         path = study.out / f"figure-18-{variant}.png"

@@ -65,8 +65,9 @@ def _notes(study: Study) -> list[str]:
         "Objective highlight: asks for what the paper's figures show, all heat on the patch, and "
         f"ends once class and map are fooled, after at most {steps['shown-64']} steps.",
         f"[16]'s method: its own settings, at most {steps['left']} steps of 0.005.",
-        "Heat: the share of the map of the target (before the attack: of the class named), cells "
-        f"weighted by how much of them patch or object covers; {PART:.0%} is a part.",
+        "Heat on the patch: its share of the target's Grad-CAM, before and after; on the object: "
+        "before the attack of the class named, after it of the target. Cells are weighted by how "
+        f"much of them is covered; from {100 * PART:.0f} % on it is a part.",
         f"{errors.total()} of {results} results are missing"
         + "".join(f"; {times} times: {error}" for error, times in errors.items()) + ".",
     ]  # fmt: skip

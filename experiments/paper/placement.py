@@ -50,7 +50,7 @@ def experiment(study: Study) -> Finding:
     table = study.out / "figure-04.csv"
     write_export(found, table)
     shares = [share for line in found if (share := line["share of the object"]) is not None]
-    free = Check(f"no patch covers more than {percent(max(shares, default=None))} of an object",
+    free = Check(f"patches cover at most {percent(max(shares))} of an object",
                  not any(shares)) if shares else None  # fmt: skip
     areas = {size: size**2 / IMAGE_SIZE**2 for size in PRINTED}
     near = [
