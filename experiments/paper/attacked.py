@@ -1,4 +1,4 @@
-"""What Figures 6 to 11 share: attacked images of two networks, a figure for each."""
+"""What the figures of attacked images share: two networks, a figure for each."""
 
 from collections.abc import Callable, Sequence
 

@@ -8,22 +8,11 @@ patch is: it hides a patch that lies there, and cannot hide one that does not.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from experiments.paper import attacked, findings
-from experiments.paper.findings import Check, Finding
-from experiments.paper.study import Cell, Study
-
-TITLE = "Figures 14 and 15: [16]'s method, top left against top right"
-CLAIM = (
-    "With the method of [16] and the patch top left, Grad-CAM keeps showing the object and not "
-    "the patch; a patch top right is shown."
-)
-FIGURES = {14: "VGG19-BN", 15: "Wide ResNet101"}
-
-
-def experiment(study: Study) -> Finding:
-    """Draws both corners; judges where the heat is."""
-    return attacked.compare(study, TITLE, CLAIM, FIGURES, ["left", "right"], _checks)
+from experiments.paper.findings import Check
+from experiments.paper.study import Cell
 
 
 def _checks(cells: Sequence[Cell]) -> list[Check | None]:
@@ -32,6 +21,16 @@ def _checks(cells: Sequence[Cell]) -> list[Check | None]:
         return [shown, findings.peak_on_patch(cells)]
     return [shown._replace(holds=not shown.holds), findings.heat_on_object(cells, True)]
 
+
+experiment = partial(
+    attacked.compare,
+    title="Figures 14 and 15: [16]'s method, top left against top right",
+    claim="With the method of [16] and the patch top left, Grad-CAM keeps showing the object and "
+    "not the patch; a patch top right is shown.",
+    figures={14: "VGG19-BN", 15: "Wide ResNet101"},
+    settings=["left", "right"],
+    checks=_checks,
+)
 
 if __name__ == "__main__":
     findings.main(__doc__, experiment)

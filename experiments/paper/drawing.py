@@ -85,6 +85,7 @@ def grid(
     *, sides: Sequence[str] = (), bars: Sequence[tuple[str, Any]] | None = None,
 ) -> Path:  # fmt: skip
     """Rows of pictures under headings, beside them what their colours mean."""
+    rows = rows or [[Tile(np.full((9, 9), 255), "no image has a result")] * len(columns)]
     bars = [("Grad-CAM, share of each map's maximum", JET)] if bars is None else bars
     captions = [
         ["\n".join(textwrap.fill(line, 26) for line in tile.caption.split("\n")) for tile in row]
@@ -164,7 +165,7 @@ def curves(path: Path, title: str, panels: dict[str, dict[str, np.ndarray]]) -> 
         axis.set_title(heading, fontsize=9)
         axis.grid(alpha=0.3)
         axis.tick_params(labelbottom=True, labelleft=True)
-        axis.set(xscale="log", xlabel="step", ylabel=textwrap.fill(heading.split(": ")[1], 28))
+        axis.set(xscale="log", xlabel="step", ylabel=heading.split(": ")[1].replace(" (", "\n("))
     axes[0][1].legend(fontsize=8, frameon=False)
     return save(figure, title, path)
 

@@ -56,10 +56,15 @@ def judge(checks: Iterable[Check | None], subject: str = "") -> str:
     return f"{subject}{word}."
 
 
+def values(cells: Sequence[Cell], key: str) -> list[float]:
+    """Of all records that have the value."""
+    return [v for c in cells for r in c.records if (v := number(r.get(key))) is not None]
+
+
 def mean(cells: Sequence[Cell], key: str) -> float | None:
-    """The mean over all records that have the value, None over none."""
-    values = [v for c in cells for r in c.records if (v := number(r.get(key))) is not None]
-    return statistics.fmean(values) if values else None
+    """The mean of the values, None of none."""
+    found = values(cells, key)
+    return statistics.fmean(found) if found else None
 
 
 def count(cells: Sequence[Cell], key: str) -> tuple[int, int]:
@@ -92,7 +97,9 @@ def heat_on_object(cells: Sequence[Cell], kept: bool) -> Check | None:
     before, after = mean(cells, "object_energy_clean"), mean(cells, "object_energy_adversarial")
     if after is None:
         return None
-    found = f"the object has {percent(after)} (clean {percent(before)})"
+    shares = values(cells, "object_energy_adversarial")
+    keep = f"{sum(s >= PART for s in shares)} of {len(shares)} keep {100 * PART:.0f} % or more"
+    found = f"the object has {percent(after)} (clean {percent(before)}), {keep}"
     return Check(found, (after >= PART) == kept)
 
 

@@ -54,14 +54,19 @@ def _verdicts(study: Study, variant: str) -> list[str]:
     large, small = (study.cells([f"{variant}-{size}"]) for size in PATCHES)
     seen = [findings.mean(cells, "psnr") or float("inf") for cells in (large, small)]
     often = [findings.mean(cells, "fooled_class") or 0 for cells in (large, small)]
-    both = [
+    both: list[Check | None] = [
         Check(f"the PSNR is {seen[0]:.1f} dB and {seen[1]:.1f} dB", seen[1] > seen[0]),
         Check(f"labels fall in {percent(often[0])} and {percent(often[1])}", often[1] < often[0]),
     ]
-    checks = {**dict(zip(PATCHES.values(), (findings.lit(large), findings.half_lit(small)),
-                         strict=True)), "both beside each other": both}  # fmt: skip
     about = drawing.SHOWN[large[0].setting]
-    return [findings.judge(made, f"{about}, {which}: ") for which, made in checks.items()]
+    return [
+        findings.judge(checks, f"{about}, {which}: ")
+        for which, checks in zip(
+            (*PATCHES.values(), "both patches"),
+            (findings.lit(large), findings.half_lit(small), both),
+            strict=True,
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -43,14 +43,12 @@ def experiment(study: Study) -> Finding:
         checks = [check for term in TERMS for check in _checks(found, term)]
         verdicts.append(findings.judge(checks, f"{about}: "))
         for panel, lines in panels.items():
-            about_panel = {"variant": variant, "panel": panel}
-            table += [
-                about_panel | {"network": title, "step": step, "loss": loss}
-                for title, values in lines.items()
-                for step, loss in enumerate(values.tolist(), 1)
-            ]
+            steps = max(map(len, lines.values()))
+            for step in range(steps):
+                losses = {title: f"{v[step]:.6g}" for title, v in lines.items() if step < len(v)}
+                table.append({"variant": variant, "panel": panel, "step": f"{step + 1}"} | losses)
             ends = {title: f"{v[0]:.3g} → {v[-1]:.3g}" for title, v in lines.items()}
-            rows.append(about_panel | ends)
+            rows.append({"variant": variant, "panel": panel} | ends)
     write_export(table, study.out / "figure-18.csv")
     return Finding(TITLE, CLAIM, verdicts, pictures, study.out / "figure-18.csv", rows)
 
