@@ -20,9 +20,10 @@ section { border-top: 1px solid #c8cad2; margin-top: 2rem; padding-top: 1.5rem; 
 .said { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
   gap: 0 2rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
-img { display: block; max-width: 100%; min-width: min(40rem, 100vw * 2); height: auto; }
+img { display: block; max-width: 100%; min-width: min(60rem, 100vw * 2.4); height: auto; }
 table { border-collapse: collapse; font-size: .875rem; }
-th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #e4e5ea; }
+th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid #e4e5ea;
+  white-space: nowrap; }
 small, dt { color: #5c5e66; } dt { font-weight: 600; } dd { margin: 0 0 .6rem; }
 code { font-size: .875em; }
 """
@@ -57,14 +58,16 @@ def _notes(study: Study) -> list[str]:
     results = len(study.items) * len(study.cells())
     steps = study.steps
     return [
-        f"Algorithm 1 as printed: the preset's sign steps of 0.05, at most {steps['printed-64']}"
-        " of them, but the patch flush in the top right corner, as the captions say. Its loss "
-        "takes the heat from cells at the map's top left, 16 for 64 pixels and 4 for 32: as many "
-        "as lie under the patch on VGG's map of 14 x 14, four times as many on the ResNets' of "
-        "7 x 7. Its noise has no bounds, so that a ratio of 20 % bounds no pixel's change.",
-        "Objective highlight: asks for what the paper's figures show, all heat on the patch, and "
-        f"ends once class and map are fooled, after at most {steps['shown-64']} steps.",
-        f"[16]'s method: its own settings, at most {steps['left']} steps of 0.005.",
+        "Algorithm 1 as printed (printed-64, printed-32): the preset's sign steps of 0.05, at most "
+        f"{steps['printed-64']}, but the patch flush in the top right corner, as the captions say. "
+        "Its loss takes the heat from cells at the map's top left, 16 for 64 pixels and 4 for 32: "
+        "as many as lie under the patch on VGG's map of 14 x 14, four times as many on the "
+        "ResNets' of 7 x 7. Its noise has no bounds, so that a ratio of 20 % bounds no pixel's "
+        "change.",
+        "Objective highlight (shown-64, shown-32): asks for what the paper's figures show, all "
+        "heat on the patch, and ends once class and map are fooled, after at most "
+        f"{steps['shown-64']} steps.",
+        f"[16]'s method (left, right): its own settings, at most {steps['left']} steps of 0.005.",
         "Heat on the patch: its share of the target's Grad-CAM, before and after; on the object: "
         "before the attack of the class named, after it of the target. Cells are weighted by how "
         f"much of them is covered; from {100 * PART:.0f} % on it is a part.",
