@@ -6,7 +6,7 @@ Needs no run: the zoo knows the layers, their shapes the cells.
 """
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from experiments.paper import findings
 from experiments.paper.findings import Check, Finding
@@ -57,8 +57,9 @@ def _map(network: Network) -> tuple[int, ...]:
 
 def _cells(shape: tuple[int, ...], patch: Patch) -> float:
     """How many cells a patch covers, parts of them counted as such."""
-    corner = np.array(patch.corner(IMAGE_SIZE, IMAGE_SIZE))
-    return float(coverage(shape, (IMAGE_SIZE, IMAGE_SIZE), corner, patch.size).sum())
+    image = IMAGE_SIZE, IMAGE_SIZE
+    corner = jnp.array(patch.corner(*image))
+    return float(coverage(shape, image, corner, (patch.size, patch.size)).sum())
 
 
 def _by(shape: tuple[int, ...]) -> str:
