@@ -134,7 +134,7 @@ def coverage(
     return jnp.outer(*map(_shares, cells, image_size, corner, shape))
 
 
-def _shares(cells: int, length: int, start: Int[ArrayLike, "*n"], size: int):
+def _shares(cells: int, length: int, start: Int[ArrayLike, "*n"] | int, size: int):
     """The share of each cell that lines of `size` pixels cover, `[cells, *n]`."""
     side, start = length / cells, jnp.asarray(start)
     edges = (jnp.arange(cells) * side).reshape(-1, *[1] * start.ndim)
