@@ -71,9 +71,9 @@ def augment(
 def fresh(name: str) -> Network:
     """A network of the scenes' classes with seeded random weights."""
     network, wide = create(name, scenes.CATEGORIES), parameters(random(name))
-    return fill(network, {
-        key: wide[key][tuple(map(slice, leaf.shape))] for key, leaf in parameters(network).items()
-    })  # fmt: skip
+    values = {key: np.asarray(wide[key]) for key in wide}
+    cut = {key: tuple(map(slice, leaf.shape)) for key, leaf in parameters(network).items()}
+    return fill(network, {key: values[key][cut[key]] for key in cut})
 
 
 def make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation):
@@ -182,11 +182,8 @@ def train(
         network = train_head(network, pool, head_steps)
     half = {key: np.asarray(leaf, np.float16) for key, leaf in parameters(network).items()}
     np.savez(out / f"{name}.npz", **half)  # type: ignore[arg-type]
-    rounded = fill(
-        create(name, scenes.CATEGORIES),
-        {key: leaf.astype(np.float32) for key, leaf in half.items()},
-    )
-    return accuracy(rounded, draw(TEST_SEED, 2000))
+    rounded = {key: leaf.astype(np.float32) for key, leaf in half.items()}
+    return accuracy(fill(create(name, scenes.CATEGORIES), rounded), draw(TEST_SEED, 2000))
 
 
 def main() -> None:

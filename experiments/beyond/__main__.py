@@ -25,6 +25,7 @@ SETS = {
     "mini": ("mini_vgg_bn", "mini_vgg", "mini_wide_resnet", "mini_resnext"),
     "full": tuple(full.RECIPES),
 }
+DOTS = "success", "energy", "optimisers", "heat"  # of the tables these have a chart of dots
 NOTES = """\
 {scenes} scenes a cell, at most {steps} steps, random targets, verdicts after the PNG round trip;
 `classify` (cross-entropy alone) is the baseline. Where no other is named: `{network}`, 64 pixels,
@@ -86,7 +87,7 @@ def write(options: argparse.Namespace, names: Sequence[str], planned: Sequence[C
         tables.write_csv(table, found, folder / f"{name}.csv")
         if name == "stealth":
             charts.curves(table, found, folder / f"{name}.png")
-        elif name != "steps":
+        elif name in DOTS:
             charts.dots(table, found, tables.telling(found), folder / f"{name}.png")
     (folder / "tables.md").write_text("\n".join(lines))
 

@@ -19,7 +19,7 @@ from gcpatch.watching import Watch
 
 SEED = 3  # training sees the scenes of seed 1, its accuracy is measured on those of seed 2
 OBJECTIVES = ("classify", "highlight", "hide")
-PAPER = ((64, 1.0), (32, 0.2))  # the paper's two settings: size and ratio
+PAPER = ((64, 1.0), (32, 0.2))  # the paper's two settings, size and ratio
 RATIOS = (0.1, 0.2, 0.4, 1.0)
 RATES = (1 / 3, 1.0, 3.0)  # times the optimiser's own
 
@@ -54,7 +54,10 @@ def paper(networks: Sequence[str]) -> list[Cell]:
 def factorial(networks: Sequence[str]) -> list[Cell]:
     """Size x ratio x position x objective, for the first network."""
     settings = itertools.product((64, 32), (1.0, 0.2), ("top-right", "top-left"), OBJECTIVES)
-    return [Cell(networks[0], objective, *patch) for *patch, objective in settings]
+    return [
+        Cell(networks[0], objective, size, ratio, position)
+        for size, ratio, position, objective in settings
+    ]
 
 
 def ratios(networks: Sequence[str]) -> list[Cell]:

@@ -52,15 +52,17 @@ def read(run: Path, maps: Path) -> Images:
     def column(key: str) -> Float[np.ndarray, " n"]:
         return np.array([record[key] for record in records], float)
 
+    there, on_object = column("energy_adversarial"), column("object_energy_adversarial")
+
     def judged(objective: str) -> Bool[np.ndarray, " n"]:
-        found = column("energy_adversarial"), column("pointing_adversarial")
-        return np.array([metrics.fooled_explanation(objective, *pair) for pair in zip(*found)])
+        names = "energy_adversarial", "pointing_adversarial"
+        found = ([record[name] for name in names] for record in records)
+        return np.array([metrics.fooled_explanation(objective, *pair) for pair in found])
 
     with np.load(run / "histories.npz") as histories, np.load(maps) as clean:
         curves = [histories[f"{record['id']}/cross_entropy"] for record in records]
         heats = [clean[record["id"]] for record in records]
     covered = np.asarray(coverage(heats[0].shape, (SIDE, SIDE), corner, patch.size))
-    there, on_object = column("energy_adversarial"), column("object_energy_adversarial")
     constant = np.isnan(column("map_rank_correlation"))
     empty = constant & (there + on_object == 0)
     return Images(

@@ -24,9 +24,11 @@ class Column(NamedTuple):
     form: str = ".0%"
     statistic: Statistic = np.mean
 
-    def estimate(self, images: Images) -> Estimate | None:
-        """The number over those images that have it; None over none."""
+    def estimate(self, images: Images, less: Images | None = None) -> Estimate | None:
+        """The number over those images that have it, or of their differences; None over none."""
         values = np.asarray(self.of(images), float)
+        if less is not None:
+            values = values - self.of(less)
         values = values[~np.isnan(values)]
         return bootstrap(values, self.statistic) if len(values) else None
 
@@ -41,16 +43,22 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table: its cells, given the networks, and its numbers."""
+    """A table: its cells, given the networks, and its numbers, or what they have over `less`."""
 
     title: str
     cells: Callable[[Sequence[str]], list[Cell]]
     columns: Sequence[Column]
+    less: Callable[[Cell], Cell] | None = None
 
 
 def most_cells(networks: Sequence[str]) -> list[Cell]:
     """The first network's in full, then the paper's of the others."""
     return [*factorial(networks), *paper(networks[1:])]
+
+
+def top_right(networks: Sequence[str]) -> list[Cell]:
+    """Those of the first network's cells that have a twin at the top left."""
+    return [cell for cell in factorial(networks) if cell.position == "top-right"]
 
 
 RATES = (
@@ -83,6 +91,12 @@ HEAT = (
 )
 TABLES = {
     "success": Table("Success", most_cells, RATES),
+    "positions": Table(
+        "Top-right less top-left, scene by scene",
+        top_right,
+        [column._replace(form="+.0%") for column in RATES],
+        lambda cell: cell._replace(position="top-left"),
+    ),
     "steps": Table("Steps to success", most_cells, STEPS),
     "stealth": Table("The price of stealth", ratios, (*STEALTH, *RATES)),
     "energy": Table("The patch's share of the target's map", paper, ENERGY),
@@ -93,11 +107,13 @@ TABLES = {
 
 def rows(table: Table, runs: Runs, networks: Sequence[str]) -> list[Row]:
     """The table's cells that there are, with an estimate for each column."""
-    return [
-        (cell, [column.estimate(runs[cell]) for column in table.columns])
-        for cell in table.cells(networks)
-        if cell in runs
-    ]
+    found = []
+    for cell in table.cells(networks):
+        pair = [cell, table.less(cell)] if table.less else [cell]
+        if all(one in runs for one in pair):
+            images = [runs[one] for one in pair]
+            found.append((cell, [column.estimate(*images) for column in table.columns]))
+    return found
 
 
 def telling(found: list[Row]) -> list[str]:
@@ -111,7 +127,9 @@ def markdown(table: Table, found: list[Row], most: int) -> list[str]:
     head = [*names, *(column.heading for column in table.columns)]
     lines = [head, ["---"] * len(head)]
     for cell, numbers in found:
-        texts = [column.text(number, most) for column, number in zip(table.columns, numbers)]
+        texts = [
+            column.text(number, most) for column, number in zip(table.columns, numbers, strict=True)
+        ]
         lines.append([*(str(getattr(cell, name)) for name in names), *texts])
     return ["| " + " | ".join(line) + " |" for line in lines]
 
