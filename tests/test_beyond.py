@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from experiments import train
+from experiments.beyond import __main__ as command
 from experiments.beyond import cells, full, images, tables
 from experiments.beyond.bootstrap import Estimate
 from experiments.beyond.cells import Cell
 from experiments.beyond.images import Images
+from gcpatch import render
 from gcpatch.errors import UserError
 from gcpatch.journal import RunError
 from gcpatch.networks import parameters
@@ -164,3 +166,30 @@ def test_training_goes_on_until_it_is_enough(tmp_path, monkeypatch):
     assert asked == [10, 20]
     again = full.trained("mini_vgg", tmp_path)  # from its checkpoint
     assert asked == [10, 20] and again.categories == network.categories == CATEGORIES
+
+
+@pytest.mark.slow
+def test_the_command_for_full_networks(tmp_path, monkeypatch, capsys):
+    draw, plan = train.draw, [Cell("mini_vgg", "classify"), Cell("mini_vgg", "hide")]
+    monkeypatch.setattr(train, "draw", lambda seed, count: draw(seed, min(count, 16)))
+    monkeypatch.setattr(full, "RECIPES", {"mini_vgg": full.Recipe(2, 1, 1e-3, 16, 4)})
+    monkeypatch.setattr(full, "ENOUGH", 0.0)
+    monkeypatch.setattr(command, "SETS", {"full": ("mini_vgg",)})
+    monkeypatch.setattr(cells, "plan", lambda networks: plan)
+    monkeypatch.setattr(render, "write_pictures", render.write_pictures)  # and put back
+    options = ["--networks", "full", "--scenes", "2", "--steps", "2", "--batch", "2"]
+    monkeypatch.setattr("sys.argv", ["beyond", *options, "--out", str(tmp_path)])
+    command.main()
+    said = capsys.readouterr().out
+    assert "2 cells at" in said and "training about" in said
+    text = (tmp_path / "tables" / "tables.md").read_text()
+    assert "2 of 2 cells" in text and "| hide | " in text
+    for name in ("success", "stealth", "heat"):
+        assert (tmp_path / "tables" / f"{name}.csv").read_text().count("\n") == 3
+        assert (tmp_path / "tables" / f"{name}.png").stat().st_size > 5000
+
+    monkeypatch.setattr(cells.campaigns, "run", None)
+    monkeypatch.setattr(train, "train", None)
+    command.main()  # everything is there
+    assert capsys.readouterr().out == f"{tmp_path}/tables/tables.md\n"
+    assert (tmp_path / "tables" / "tables.md").read_text() == text

@@ -46,16 +46,15 @@ def attack(options: argparse.Namespace, names: Sequence[str], planned: Sequence[
     """Attacks what the cells lack."""
     out, count = options.out, options.scenes
     left = [cell for cell in planned if not (out / cell.folder / "summary.json").exists()]
-    untrained = [name for name in full.RECIPES if not (out / "networks" / name).exists()]
-    needs_training = options.networks == "full"
-    for line in estimate(
-        left, untrained if needs_training else [], count, options.steps, options.batch
-    ):
+    trains = options.networks == "full"
+    recipes = full.RECIPES.items() if trains else ()
+    untrained = {n: recipe for n, recipe in recipes if not (out / "networks" / n).exists()}
+    for line in estimate(left, untrained, count, options.steps, options.batch):
         print(line, flush=True)
     # adversarial.png is written before; six pictures an image take as long as many steps.
     render.write_pictures = lambda folder, **parts: None
     items = cells.draw(count)
-    load = partial(full.trained, out=out) if needs_training else checkpoints.load
+    load = partial(full.trained, out=out) if trains else checkpoints.load
     for name in names:
         network = load(name)
         cells.keep_maps(network, items, out / name / "maps.npz")

@@ -1,18 +1,18 @@
 """How long the cells will take at most, from a few steps timed here."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from experiments.bench.work import trunk_work
 from experiments.beyond.cells import Cell
-from experiments.beyond.full import RECIPES
+from experiments.beyond.full import Recipe
 from experiments.train import SIZE, WINDOW
 from gcpatch import bench
 from gcpatch.networks import random
 
 
 def estimate(
-    left: Sequence[Cell], untrained: Iterable[str], scenes: int, steps: int, batch: int
+    left: Sequence[Cell], untrained: Mapping[str, Recipe], scenes: int, steps: int, batch: int
 ) -> list[str]:
     """A line for each network: at most so long for its cells, and for one round of its training.
 
@@ -27,7 +27,7 @@ def estimate(
         line = f"{name}: {count} cells at {pace:.0f} image-steps/s, at most {minutes:.0f} min"
         if name in untrained:
             full, reached = trunk_work(network, 64)
-            recipe = RECIPES[name]
+            recipe = untrained[name]
             whole = recipe.steps - recipe.windowed * (1 - (WINDOW / SIZE) ** 2)
             minutes = whole * recipe.batch * 1.5 * full / reached / pace / 60
             line += f"; training about {minutes:.0f} min a round"
