@@ -71,10 +71,12 @@ def write(options: argparse.Namespace, names: Sequence[str], planned: Sequence[C
     runs = {cell: images.read(out / cell.folder, out / cell.network / "maps.npz") for cell in there}
     described = json.loads((out / there[0].folder / "run.json").read_text())
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
+    found = (json.loads(path.read_text()) for path in sorted(out.glob("networks/*/manifest.json")))
+    trained = [f"- `{manifest['network']}`: trained on {manifest['source']}" for manifest in found]
     lines = [
         "# Beyond the paper: tables", "", f"    {command(options)}", "",
         f"{versions}; Python {described['python']}; {described['device']}; "
-        f"{len(there)} of {len(planned)} cells.", "",
+        f"{len(there)} of {len(planned)} cells.", "", *trained,
         NOTES.format(
             scenes=options.scenes, steps=options.steps, network=names[0],
             resamples=f"{bootstrap.RESAMPLES:,}", exact=1 - 0.025 ** (1 / options.scenes),

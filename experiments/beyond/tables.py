@@ -10,6 +10,7 @@ import numpy as np
 from experiments.beyond.bootstrap import Estimate, Statistic, bootstrap
 from experiments.beyond.cells import Cell, factorial, optimisers, paper, ratios
 from experiments.beyond.images import Images
+from gcpatch.attacks import HIDDEN
 
 Runs = dict[Cell, Images]
 Row = tuple[Cell, list[Estimate | None]]
@@ -77,6 +78,7 @@ STEPS = (
 STEALTH = Column("PSNR, dB", lambda i: i.psnr, ".1f"), Column("L-inf", lambda i: i.linf, ".2f")
 ENERGY = (
     Column("clean", lambda i: i.target_before, ".1%"),
+    Column("hidden already", lambda i: i.target_before <= HIDDEN),
     Column("attacked", lambda i: i.patch, ".1%"),
     Column("attacked, median", lambda i: i.patch, ".1%", np.median),
     Column("no heat at all", lambda i: np.isnan(i.patch)),
@@ -99,7 +101,7 @@ TABLES = {
     ),
     "steps": Table("Steps to success", most_cells, STEPS),
     "stealth": Table("The price of stealth", ratios, (*STEALTH, *RATES)),
-    "energy": Table("The patch's share of the target's map", paper, ENERGY),
+    "energy": Table("Hidden and highlighted: the patch's share of the target's map", paper, ENERGY),
     "optimisers": Table("Optimisers and learning rates", optimisers, (*RATES, GOAL)),
     "heat": Table("Where the heat is", paper, HEAT),
 }
