@@ -1,9 +1,14 @@
 import csv
 import itertools
 import json
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from experiments import train
 from experiments.beyond import __main__ as command
@@ -14,7 +19,7 @@ from experiments.beyond.images import Images
 from gcpatch import render
 from gcpatch.errors import UserError
 from gcpatch.journal import RunError
-from gcpatch.networks import parameters
+from gcpatch.networks import create, parameters
 from gcpatch.scenes import CATEGORIES
 
 NETWORKS = "mini_vgg_bn", "mini_vgg"
@@ -193,3 +198,21 @@ def test_the_command_for_full_networks(tmp_path, monkeypatch, capsys):
     command.main()  # everything is there
     assert capsys.readouterr().out == f"{tmp_path}/tables/tables.md\n"
     assert (tmp_path / "tables" / "tables.md").read_text() == text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", full.RECIPES)
+def test_a_step_of_training_at_full_size_can_be_traced(name):
+    graph, weights, statistics = nnx.split(create(name, CATEGORIES), nnx.Param, nnx.BatchStat)
+    optimizer = optax.adamw(1e-3)
+    state = train.Training(weights, statistics, jax.eval_shape(optimizer.init, weights))
+    pool = train.Pool(
+        jax.ShapeDtypeStruct((4, 224, 224, 3), "uint8"),
+        jax.ShapeDtypeStruct((4,), "int32"),
+        jax.ShapeDtypeStruct((4, 2), "int32"),
+    )
+    step = train.make_step(graph, optimizer)
+    for size in (train.WINDOW, train.SIZE):
+        new, loss, share = jax.eval_shape(partial(step, size=size), state, jax.random.key(0), pool)
+        assert loss.shape == share.shape == ()
+        assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
