@@ -14,13 +14,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gcpatch.attacks import Attack
     from gcpatch.checkpoints import load
-    from gcpatch.explainers import grad_cam
+    from gcpatch.defences import defence
+    from gcpatch.expectation import universal, wear
+    from gcpatch.explainers import (
+        eigen_cam,
+        grad_cam,
+        grad_cam_plus_plus,
+        hirescam,
+        layercam,
+        xgrad_cam,
+    )
+    from gcpatch.gradients import (
+        gradient_x_input,
+        guided_backprop,
+        input_gradient,
+        integrated_gradients,
+        smoothgrad,
+    )
     from gcpatch.losses import Evidence
     from gcpatch.networks import Network
+    from gcpatch.occlusions import occlusion
     from gcpatch.patches import Patch
     from gcpatch.presets import PRESETS
+    from gcpatch.rectifiers import smooth
     from gcpatch.regions import Bounded, Frame, Mask
     from gcpatch.slots import Finished, attack
+    from gcpatch.views import Views
 
 # Names are imported at first use, so that `gcpatch --help` need not wait for JAX.
 _HOMES = {
@@ -33,9 +52,25 @@ _HOMES = {
     "Network": "networks",
     "PRESETS": "presets",
     "Patch": "patches",
+    "Views": "views",
     "attack": "slots",
+    "defence": "defences",
+    "eigen_cam": "explainers",
     "grad_cam": "explainers",
+    "grad_cam_plus_plus": "explainers",
+    "gradient_x_input": "gradients",
+    "guided_backprop": "gradients",
+    "hirescam": "explainers",
+    "input_gradient": "gradients",
+    "integrated_gradients": "gradients",
+    "layercam": "explainers",
     "load": "checkpoints",
+    "occlusion": "occlusions",
+    "smooth": "rectifiers",
+    "smoothgrad": "gradients",
+    "xgrad_cam": "explainers",
+    "universal": "expectation",
+    "wear": "expectation",
 }
 __all__ = [
     "PRESETS",
@@ -47,9 +82,25 @@ __all__ = [
     "Mask",
     "Network",
     "Patch",
+    "Views",
     "attack",
+    "defence",
+    "eigen_cam",
     "grad_cam",
+    "grad_cam_plus_plus",
+    "gradient_x_input",
+    "guided_backprop",
+    "hirescam",
+    "input_gradient",
+    "integrated_gradients",
+    "layercam",
     "load",
+    "occlusion",
+    "smooth",
+    "smoothgrad",
+    "universal",
+    "wear",
+    "xgrad_cam",
 ]
 
 

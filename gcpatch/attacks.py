@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gcpatch.errors import UserError
-from gcpatch.explainers import logits_and_grad_cam, look
+from gcpatch.explainers import Head, logits_and_grad_cam, look
 from gcpatch.hoisting import Hoisted, hoist
 from gcpatch.incremental import Incremental, Memory, incremental, trace
 from gcpatch.losses import OBJECTIVES, Evidence, Objective, cross_entropy, energy
@@ -215,8 +215,23 @@ def evaluate(
         activations = reach.step(network, problem.memory, tile)
     else:
         activations = trunk(image)
+    covered = coverage(
+        activations.shape[:2], image.shape[:2], problem.corner, tile.shape[:2], problem.ratio
+    )
+    return weigh(head, activations, image, tile, covered, problem, attack)
+
+
+def weigh(
+    head: Head,
+    activations: Float[Array, "h2 w2 k"],
+    image: Float[Array, "h w 3"],
+    tile: Float[Array, "rows columns 3"],
+    covered: Float[Array, "h2 w2"],
+    problem: Problem,
+    attack: Attack,
+) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
+    """The total loss of an adversarial image whose activations are known; see `evaluate`."""
     logits, heat = logits_and_grad_cam(head, activations, problem.target)
-    covered = coverage(heat.shape, image.shape[:2], problem.corner, tile.shape[:2], problem.ratio)
     evidence = Evidence(
         image, tile, logits, heat, covered, problem.target, problem.label,
         lambda label: logits_and_grad_cam(head, activations, label)[1], *problem.heats,

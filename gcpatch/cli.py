@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,12 @@ def _parser() -> argparse.ArgumentParser:
         "gcpatch explain photos/ --model vgg19_bn --label top --out maps",
     )  # fmt: skip
     _images_and_model(explain)
-    explain.add_argument("--method", default="grad-cam", metavar="NAME", help="grad-cam")
+    explain.add_argument(
+        "--method",
+        default="grad-cam",
+        metavar="NAME",
+        help="grad-cam (default), hirescam, grad-cam++, xgrad-cam, layercam, eigen-cam, input-gradient, gradient-x-input, smoothgrad, integrated-gradients, guided-backprop or occlusion; pictures show what is over 0, heat.npy is the map itself",
+    )
     explain.add_argument(
         "--label",
         default="top",
@@ -283,6 +288,41 @@ def _parser() -> argparse.ArgumentParser:
         "--repeats", type=int, default=5, metavar="N", help="the median of N counts (default 5)"
     )
     _json(bench)
+
+    transfer = verb(
+        "transfer", _transfer, "show a run's adversarial images to other networks and explainers",
+        "gcpatch transfer runs/hide --models mini_vgg,mini_resnext --methods grad-cam,layercam --out runs/transfer",
+    )  # fmt: skip
+    transfer.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders that `attack` wrote"
+    )
+    transfer.add_argument(
+        "--models",
+        required=True,
+        metavar="NAME,...",
+        help="the networks to show them to; they must know the run's targets by name",
+    )
+    transfer.add_argument(
+        "--methods",
+        default="grad-cam",
+        metavar="NAME,...",
+        help="the explainers, as `explain --method` names them (default grad-cam)",
+    )
+    transfer.add_argument(
+        "--defences",
+        metavar="NAME,...",
+        help="what the images go through first, beside nothing: jpeg-QUALITY, blur-SIGMA, bits-N, crop-PERCENT",
+    )
+    transfer.add_argument(
+        "--images", type=int, metavar="N", help="only the first N images of each run"
+    )
+    transfer.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write transfer.jsonl, transfer.csv and transfer.png",
+    )
+    _json(transfer)
 
     report = verb(
         "report", _report, "(re)build the summary and report.html of a run, or of several as one",
@@ -545,16 +585,19 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _explain(options: argparse.Namespace) -> int:
+    import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from gcpatch import checkpoints, images, inputs, labels, render
+    from gcpatch import checkpoints, images, inputs, labels, methods, render
 
-    _choose("method", options.method, ("grad-cam",))
+    _choose("method", options.method, methods.METHODS)
     _choose("resize mode", options.resize_mode, images.RESIZE_MODES)
     items = inputs.find(options.images, IMAGE_SIZE, options.resize_mode)
     network = checkpoints.load(options.model, options.weights)
     label = -1 if options.label == "top" else labels.find(options.label, network.categories)
+    classify = jax.jit(lambda network, image: network(image))
+    explain = methods.compiled(options.method)
     rows, failed = [], False
     for item in _track(items):
         row: dict[str, Any] = {"id": item.id, "source": item.source, "error": None}
@@ -564,10 +607,10 @@ def _explain(options: argparse.Namespace) -> int:
         except UserError as error:
             row["error"], failed = item.blame(error), True
             continue
-        logits, heat = explainers.look(
-            network, jnp.asarray(picture, jnp.float32) / 255, jnp.asarray(label)
-        )
+        image = jnp.asarray(picture, jnp.float32) / 255
+        logits = classify(network, image)
         found = int(logits.argmax()) if label < 0 else label
+        heat = explain(network, image, jnp.asarray(found))
         odds = np.asarray(jnp.exp(logits - jnp.max(logits)))
         row |= {
             "label": {"id": found, "name": network.categories[found]},
@@ -789,7 +832,38 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
-def _track(items: Sequence, unit: str = " images"):
+def _transfer(options: argparse.Namespace) -> int:
+    from gcpatch import checkpoints, matrix, methods, transfer
+
+    explainers = options.methods.split(",")
+    for method in explainers:
+        _choose("method", method, methods.METHODS)
+    if options.images is not None and options.images < 1:
+        raise UserError(f"--images is {options.images}; it must be at least 1")
+    found = [checkpoints.load(name) for name in options.models.split(",")]
+    defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
+    rows = list(
+        _track(
+            transfer.transfer(options.runs, found, explainers, defences, options.images),
+            unit=" maps",
+        )
+    )
+    if not rows:
+        raise UserError("the runs have no adversarial images")
+    means = transfer.summarise(rows)
+    if options.out:
+        try:
+            matrix.write(options.out, rows, means)
+        except OSError as error:
+            raise UserError(f"cannot write to the folder {options.out}: {error.strerror}") from None
+    if options.json:
+        print(json.dumps(means, indent=2))
+    else:
+        _table(matrix.HEAD, [matrix.line(row) for row in means])
+    return 0
+
+
+def _track(items: Iterable[Any], unit: str = " images"):
     from tqdm import tqdm
 
     return tqdm(items, unit=unit, delay=2)

@@ -36,7 +36,7 @@ def hoist(program: Callable, weights: Any, *others: Any) -> Hoisted:
         others: likewise.
     """
     traced, shapes = jax.make_jaxpr(program, return_shape=True)(weights, *others)
-    closed = jax.make_jaxpr(lambda *inputs: _evaluate(traced, inputs, in_usual_order))(
+    closed = jax.make_jaxpr(lambda *inputs: evaluate(traced, inputs, in_usual_order))(
         *jax.tree.leaves((weights, *others))
     )
     jaxpr, count = closed.jaxpr, len(jax.tree.leaves(weights))
@@ -83,7 +83,8 @@ def bind(equation: Any, values: list[Any]) -> list[Any]:
     return outputs if equation.primitive.multiple_results else [outputs]
 
 
-def _evaluate(closed: core.ClosedJaxpr, inputs: Iterable[Any], bind: Callable) -> list[Any]:
+def evaluate(closed: core.ClosedJaxpr, inputs: Iterable[Any], bind: Callable) -> list[Any]:
+    """A program's outputs, those of each equation by `bind(equation, values)`."""
     jaxpr = closed.jaxpr
     names, inputs = [*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *inputs]
     return _read(_run(jaxpr.eqns, dict(zip(names, inputs, strict=True)), bind), jaxpr.outvars)

@@ -21,7 +21,7 @@ such as all those away from the border by a multiple of the network's strides, s
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from jaxtyping import Array, Float, Int
 from gcpatch.hoisting import bind
 from gcpatch.networks import layers
 from gcpatch.networks.network import ArrayLike
+from gcpatch.rectifiers import is_relu
 
 FULL = "full"
 
@@ -90,16 +91,48 @@ def _relative(box: Box, origin: tuple[int, int]) -> Box:
 # ---- rules: (equation, changed rectangles of its inputs) -> Operation; None where they fail
 
 
-def _window(equation, boxes, size, strides, padding, dilation=(1, 1)) -> Operation | None:
+class Window(NamedTuple):
+    """What a window operation slides over its first input, in rows and columns."""
+
+    size: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+
+
+def window(equation) -> Window | None:
+    """The window of a convolution or of a maximum over windows, None where no rule fits."""
+    params, inner = equation.params, slice(1, 3)
+    if equation.primitive.name == "conv_general_dilated":
+        numbers = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, layers.DIMENSIONS)
+        if (
+            params["dimension_numbers"] != numbers
+            or params["batch_group_count"] != 1
+            or set(params["lhs_dilation"]) != {1}
+        ):
+            return None
+        sizes = zip(equation.invars[1].aval.shape[:2], params["rhs_dilation"], strict=True)
+        size = tuple((width - 1) * dilation + 1 for width, dilation in sizes)
+        return Window(size, params["window_strides"], params["padding"])
+    size = params["window_dimensions"]
+    if (
+        len(size) != 4
+        or size[0] * size[3] != 1
+        or {*params["base_dilation"], *params["window_dilation"]} != {1}
+    ):
+        return None
+    return Window(size[inner], params["window_strides"][inner], params["padding"][inner])
+
+
+def _windowed(equation, boxes) -> Operation | None:
     """Slides a window over the first input."""
-    if boxes[0] is None or any(box is not None for box in boxes[1:]):
+    found = window(equation)
+    if found is None or boxes[0] is None or any(box is not None for box in boxes[1:]):
         return None
     lengths = equation.invars[0].aval.shape[1:3]
     outputs = equation.outvars[0].aval.shape[1:3]
     need, pads, changed = [], [], []
     for axis, (low, high) in enumerate(boxes[0]):
-        stride, pad = strides[axis], padding[axis][0]
-        width = (size[axis] - 1) * dilation[axis] + 1
+        width, stride, pad = found.size[axis], found.strides[axis], found.padding[axis][0]
         first = min(max(0, -(-(low + pad - width + 1) // stride)), outputs[axis] - 1)
         last = max(min(outputs[axis] - 1, (high - 1 + pad) // stride), first)
         start, stop = first * stride - pad, last * stride - pad + width
@@ -111,35 +144,6 @@ def _window(equation, boxes, size, strides, padding, dilation=(1, 1)) -> Operati
     hull = _hull(boxes[0], (need[0], need[1]))
     read = _relative((need[0], need[1]), _origin(hull))
     return Operation(boxes, (hull, *boxes[1:]), (changed[0], changed[1]), tuple(pads), read)
-
-
-def _convolution(equation, boxes) -> Operation | None:
-    params = equation.params
-    numbers = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, layers.DIMENSIONS)
-    if (
-        params["dimension_numbers"] != numbers
-        or params["batch_group_count"] != 1
-        or set(params["lhs_dilation"]) != {1}
-    ):
-        return None
-    size = equation.invars[1].aval.shape[:2]
-    return _window(
-        equation, boxes, size, params["window_strides"], params["padding"], params["rhs_dilation"]
-    )
-
-
-def _pooling(equation, boxes) -> Operation | None:
-    params, inner = equation.params, slice(1, 3)
-    size = params["window_dimensions"]
-    if (
-        len(size) != 4
-        or size[0] * size[3] != 1
-        or {*params["base_dilation"], *params["window_dilation"]} != {1}
-    ):
-        return None
-    return _window(
-        equation, boxes, size[inner], params["window_strides"][inner], params["padding"][inner]
-    )
 
 
 def _elementwise(equation, boxes) -> Operation | None:
@@ -154,8 +158,7 @@ def _elementwise(equation, boxes) -> Operation | None:
 
 def _custom(equation, boxes) -> Operation | None:
     """The one function with a derivative of its own that is known to be elementwise: ReLU."""
-    names = [inner.params.get("name") for inner in equation.params["call_jaxpr"].jaxpr.eqns]
-    return _elementwise(equation, boxes) if names == ["relu"] else None
+    return _elementwise(equation, boxes) if is_relu(equation) else None
 
 
 ELEMENTWISE = (
@@ -164,14 +167,14 @@ ELEMENTWISE = (
     "sqrt", "square", "sub", "tanh",
 )  # fmt: skip
 RULES: dict[str, Callable[[Any, tuple], Operation | None]] = {
-    "conv_general_dilated": _convolution,
+    "conv_general_dilated": _windowed,
     "custom_jvp_call": _custom,
-    "reduce_window_max": _pooling,
+    "reduce_window_max": _windowed,
     **dict.fromkeys(ELEMENTWISE, _elementwise),
 }
 
 
-def _plan(jaxpr: core.Jaxpr, box: Box) -> list[Operation | None]:
+def plan(jaxpr: core.Jaxpr, box: Box) -> list[Operation | None]:
     """What becomes of each equation, None where nothing changes; at last, of the output."""
     changed: dict[Any, Any] = {jaxpr.invars[-1]: box}
     operations: list[Operation | None] = []
@@ -219,7 +222,7 @@ def _changes_inside(box: Any) -> bool:
 # ---- evaluation
 
 
-def _apply(operation: Operation, equation, values) -> list[Any]:
+def apply(operation: Operation, equation, values) -> list[Any]:
     """An equation's outputs on rectangles."""
     params = equation.params
     match equation.primitive.name if operation.output is not FULL else FULL:
@@ -257,7 +260,8 @@ def _surround(tile: Array, frame: tuple[Array, Array, Array, Array]) -> Array:
     return jnp.concatenate([above, jnp.concatenate([left, tile, right], 2), below], 1)
 
 
-def _start(origin: Int[Array, "2"]) -> Int[Array, "4"]:
+def start(origin: Int[Array, "2"]) -> Int[Array, "4"]:
+    """Where a rectangle of a map `[1, h, w, c]` begins, for dynamic slices."""
     return jnp.pad(origin, 1)
 
 
@@ -269,7 +273,7 @@ def _keep(value: Any, box: Any, hull: Any, origins: Iterator[Array]) -> Any:
     if hull is FULL:
         return value, origin
     size = (1, hull[0].high, hull[1].high, value.shape[3])
-    return _frame(lax.dynamic_slice(value, _start(origin), size), box)
+    return _frame(lax.dynamic_slice(value, start(origin), size), box)
 
 
 def _complete(value: Any, box: Any, hull: Any, kept: Any) -> Any:
@@ -278,7 +282,7 @@ def _complete(value: Any, box: Any, hull: Any, kept: Any) -> Any:
         return value
     if hull is FULL:
         clean, origin = kept
-        return lax.dynamic_update_slice(clean, value, _start(origin))
+        return lax.dynamic_update_slice(clean, value, start(origin))
     return _surround(value, kept)
 
 
@@ -311,7 +315,7 @@ class Incremental:
             memory.append([_keep(*part, origins) for part in parts])
             return values
 
-        self._evaluate(params, image, complete, lambda _, *equation: bind(*equation))
+        evaluate(self.jaxpr, self.operations, params, image, complete, plain)
         return memory
 
     def step(self, params: Any, memory: Memory, tile: Float[Array, "s s c"]) -> Array:
@@ -321,20 +325,30 @@ class Incremental:
         def complete(operation, values):
             return list(map(_complete, values, operation.boxes, operation.hulls, next(kept)))
 
-        return self._evaluate(params, tile, complete, _apply)
+        return evaluate(self.jaxpr, self.operations, params, tile, complete, apply)
 
-    def _evaluate(self, params: Any, image: Array, complete: Callable, apply: Callable) -> Array:
-        jaxpr = self.jaxpr.jaxpr
-        inputs = [*self.jaxpr.consts, *jax.tree.leaves(params), image[None]]
-        values = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
-        for operation, equation in zip(self.operations, jaxpr.eqns, strict=False):
-            read = [v.val if isinstance(v, core.Literal) else values[v] for v in equation.invars]
-            if operation is None:
-                outputs = bind(equation, read)
-            else:
-                outputs = apply(operation, equation, complete(operation, read))
-            values |= dict(zip(equation.outvars, outputs, strict=True))
-        return complete(self.operations[-1], [values[jaxpr.outvars[0]]])[0][0]
+
+def evaluate(
+    closed: core.ClosedJaxpr, operations: Sequence[Operation | None], params: Any, image: Array,
+    complete: Callable, apply: Callable,
+) -> Array:  # fmt: skip
+    """A function of an image or of a tile: completes the inputs of what changes and applies it."""
+    jaxpr = closed.jaxpr
+    inputs = [*closed.consts, *jax.tree.leaves(params), image[None]]
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
+    for operation, equation in zip(operations, jaxpr.eqns, strict=False):
+        read = [v.val if isinstance(v, core.Literal) else values[v] for v in equation.invars]
+        if operation is None:
+            outputs = bind(equation, read)
+        else:
+            outputs = apply(operation, equation, complete(operation, read))
+        values |= dict(zip(equation.outvars, outputs, strict=True))
+    return complete(operations[-1], [values[jaxpr.outvars[0]]])[0][0]
+
+
+def plain(operation: Operation, equation: Any, values: list[Any]) -> list[Any]:
+    """An equation's outputs on whole maps."""
+    return bind(equation, values)
 
 
 def trace(
@@ -367,7 +381,7 @@ def incremental(
         The evaluation, the same for all places of one shape class; and the places, for `prepare`.
     """
     box = (Span(corner[0], corner[0] + size), Span(corner[1], corner[1] + size))
-    shaped = [_shape(operation) for operation in _plan(jaxpr.jaxpr, box)]
+    shaped = [_shape(operation) for operation in plan(jaxpr.jaxpr, box)]
     places = [origin for _, origins in shaped for origin in origins]
     operations = tuple(operation for operation, _ in shaped)
     return Incremental(jaxpr, operations), np.asarray(places, np.int32).reshape(-1, 2)

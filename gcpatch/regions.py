@@ -92,12 +92,16 @@ def describe(region: Region) -> dict[str, Any]:
 
 
 def region(settings: dict[str, Any]) -> Region:
-    """The region that has these settings.
+    """The region that has these settings, also from JSON, where tuples are lists.
 
     Raises:
         StopIteration: no region has them.
     """
-    given = {name: value for name, value in settings.items() if name != "sha256"}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in settings.items()
+        if name != "sha256"
+    }
     kinds = (Patch, Frame, Mask, Bounded)
     return next(
         kind(**given) for kind in kinds if given.keys() == {field.name for field in fields(kind)}

@@ -48,7 +48,7 @@ def mask_picture(values: np.ndarray) -> np.ndarray:
 # ---- text: OpenCV 5 draws its own TrueType font; OpenCV 4 has stroke letters, ASCII only ---------
 
 
-def _draw(canvas, text, place, size, weight, colour):
+def draw(canvas, text, place, size, weight, colour):
     """Draw `text` on `canvas` with its baseline starting at `place` (x, y), `size` pixels high."""
     if hasattr(cv2, "FontFace"):
         cv2.putText(canvas, text, place, colour, cv2.FontFace("sans"), round(size), weight)
@@ -57,7 +57,8 @@ def _draw(canvas, text, place, size, weight, colour):
         cv2.putText(canvas, text, place, face, size / 36, colour, stroke, cv2.LINE_AA)
 
 
-def _width(text, size, weight):
+def text_width(text, size, weight):
+    """The pixels that `draw` takes for `text`."""
     if hasattr(cv2, "FontFace"):
         face = cv2.FontFace("sans")
         return cv2.getTextSize((1 << 20, 1 << 10), text, (0, 0), face, round(size), weight)[2]
@@ -87,19 +88,19 @@ def _is_missing(letter):
     questions = "?" if hasattr(cv2, "FontFace") else "?" * len(letter.encode())
     pictures = [np.zeros((48, 200), np.uint8) for _ in range(2)]
     for picture, text in zip(pictures, (letter, questions), strict=True):
-        _draw(picture, text, (4, 36), 24, 400, 255)
+        draw(picture, text, (4, 36), 24, 400, 255)
     return np.array_equal(pictures[0], pictures[1])
 
 
-def _fit(text, width, size, weight=400):
+def fit(text, width, size, weight=400):
     """`text` on one line, in letters the font has, shortened with an ellipsis to `width` pixels."""
     text = unicodedata.normalize("NFC", str(text))
     text = "".join(" " if unicodedata.category(c)[0] == "C" else _letter(c) for c in text)
     text = " ".join(text.split())
-    if _width(text, size, weight) <= width:
+    if text_width(text, size, weight) <= width:
         return text
     lengths = range(min(len(text), 500))
-    fitting = bisect_right(lengths, width, key=lambda n: _width(text[:n] + "...", size, weight))
+    fitting = bisect_right(lengths, width, key=lambda n: text_width(text[:n] + "...", size, weight))
     return text[: max(0, fitting - 1)].rstrip() + _letter("…")
 
 
@@ -186,7 +187,7 @@ def panel(
         _outline(picture, box, factor)
 
     def write(text, x, y, width, size, weight=400, colour=INK):
-        _draw(canvas, _fit(text, width, size * unit, weight), (x, y), size * unit, weight, colour)
+        draw(canvas, fit(text, width, size * unit, weight), (x, y), size * unit, weight, colour)
 
     for picture, x, lines in zip(tiles, columns, _captions(record), strict=True):
         canvas[row : row + tile, x : x + tile] = picture
@@ -194,8 +195,8 @@ def panel(
         write(lines[1], x, row + tile + round(2.2 * unit), tile, 1.9)
         write(lines[2], x, row + tile + round(4.5 * unit), tile, 1.75, colour=GREY)
     about = " · ".join(str(record[k]) for k in ("model", "objective") if record.get(k))
-    about = _fit(about, tile, 1.9 * unit)
-    about_x = columns[3] + tile - _width(about, 1.9 * unit, 400)
+    about = fit(about, tile, 1.9 * unit)
+    about_x = columns[3] + tile - text_width(about, 1.9 * unit, 400)
     write(
         record.get("id") or record.get("source") or "",
         columns[0],

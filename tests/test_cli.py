@@ -3,10 +3,12 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from gcpatch import cli, images
+import gcpatch
+from gcpatch import cli, images, methods
 
 MINI = ["--model", "mini_resnext", "--weights", "random"]
 
@@ -154,7 +156,30 @@ def test_explain_draws_every_image(photos, tmp_path, capsys):
     assert np.load(out / "photo1" / "heat.npy").shape == (7, 7)
     assert rows[1]["label"]["name"]
     line = refuse(capsys, "explain", photos, *MINI, "--out", out, "--method", "lime")
-    assert "there is no method 'lime'" in line
+    assert "there is no method 'lime'; choose one of grad-cam, hirescam, grad-cam++" in line
+
+
+def test_explain_by_another_method(photos, tmp_path, capsys):
+    source, out = str(photos / "photo0.png"), tmp_path / "maps"
+    options = ["--method", "gradient-x-input", "--label", "3", "--out", str(out)]
+    assert cli.main(["explain", source, *MINI, *options]) == 0
+    image = images.read_image(source, 224).astype(np.float32) / 255
+    wanted = jax.jit(gcpatch.gradient_x_input)(gcpatch.load("mini_resnext", "random"), image, 3)
+    heat = np.load(out / "photo0" / "heat.npy")
+    assert heat.min() < 0 < heat.max()
+    np.testing.assert_allclose(heat, wanted, rtol=1e-3, atol=1e-4 * heat.max())
+
+
+def test_every_method_is_in_the_help(capsys):
+    contract = (
+        "grad-cam hirescam grad-cam++ xgrad-cam layercam input-gradient gradient-x-input "
+        "smoothgrad integrated-gradients guided-backprop occlusion"
+    )
+    with pytest.raises(SystemExit):
+        cli.main(["explain", "--help"])
+    found = capsys.readouterr().out
+    assert {*contract.split()} < methods.METHODS.keys()
+    assert all(name in found for name in methods.METHODS)
 
 
 def test_models_lists_them_all(capsys, monkeypatch, tmp_path):

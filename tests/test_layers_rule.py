@@ -31,8 +31,37 @@ print(len(sys.modules))
 """
 
 
+# What is further right may import what is further left.
+ORDER = (
+    ("networks", "hoisting", "scores", "patches"),
+    ("rectifiers",),
+    ("incremental", "explainers"),
+    ("sliding", "gradients"),
+    ("occlusions", "losses"),
+    ("methods", "attacks"),
+    ("campaigns",),
+)
+
+
 def test_there_are_modules_to_check():
     assert {"gcpatch.networks.zoo", "gcpatch.checkpoints", "gcpatch.attacks"} <= set(MODULES)
+    assert {f"gcpatch.{name}" for level in ORDER for name in level} <= set(MODULES)
+
+
+@pytest.mark.parametrize("level", range(len(ORDER)))
+def test_explainers_losses_and_attacks_import_one_way(level):
+    above = {name for names in ORDER[level + 1 :] for name in names}
+    for name in ORDER[level]:
+        path = ROOT / name
+        for file in path.glob("*.py") if path.is_dir() else [path.with_suffix(".py")]:
+            found = {
+                part
+                for node in ast.walk(ast.parse(file.read_text("utf-8")))
+                if isinstance(node, ast.ImportFrom) and node.module
+                for part in (node.module.split(".")[1:2] or [alias.name for alias in node.names])
+                if node.module.partition(".")[0] == "gcpatch"
+            }
+            assert not found & above, file
 
 
 def test_importing_the_library_imports_nothing_forbidden():

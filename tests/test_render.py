@@ -151,8 +151,8 @@ def test_long_names_end_in_an_ellipsis_within_their_tile(monkeypatch, strokes):
     for column in columns:
         assert (canvas[row + 384 :, column + 384 + 2 : column + 33 * 12 - 1] == 255).all()
     assert (canvas[:, -2:] == 255).all() and (canvas[:, :4] == 255).all()
-    assert render._fit(long["name"], 300, 24)[-1] in "….."
-    assert render._fit("short", 300, 24) == "short"
+    assert render.fit(long["name"], 300, 24)[-1] in "….."
+    assert render.fit("short", 300, 24) == "short"
 
 
 def without_font(monkeypatch, strokes):
@@ -169,17 +169,17 @@ def test_no_letter_becomes_a_question_mark(monkeypatch, strokes):
     without_font(monkeypatch, strokes)
     names = ["Ærøskøbing – “naïve” café, Straße", "Журавль", "Ελλάδα", "日本", "हिन्दी", "ไทย", "😀"]
     for name in names:
-        text = render._fit(name, 10_000, 24)
+        text = render.fit(name, 10_000, 24)
         assert text and "?" not in text
         assert not any(not c.isascii() and render._is_missing(c) for c in text), text
-    assert render._fit("what?", 10_000, 24) == "what?"
-    assert render._fit("caf" + "e\u0301", 10_000, 24) in ("café", "cafe")
+    assert render.fit("what?", 10_000, 24) == "what?"
+    assert render.fit("caf" + "e\u0301", 10_000, 24) in ("café", "cafe")
     if strokes:
-        assert render._fit(names[0], 10_000, 24) == 'Aeroskobing - "naive" cafe, Strasse'
+        assert render.fit(names[0], 10_000, 24) == 'Aeroskobing - "naive" cafe, Strasse'
 
 
 def test_line_breaks_and_control_letters_become_spaces():
-    assert render._fit("a\nb\tc\x00\u202e d", 10_000, 24) == "a b c d"
+    assert render.fit("a\nb\tc\x00\u202e d", 10_000, 24) == "a b c d"
 
 
 def test_a_panel_of_a_record_without_numbers():

@@ -1,0 +1,139 @@
+"""What of an attack is left on other networks, for other explainers, and behind defences.
+
+    python -m experiments.transfer
+
+Attacks scenes (64 pixels, random targets) on each mini by `highlight` and `hide`, in runs under
+`--out`, which are taken up where they stopped. Shows the first of them to every mini and every
+explainer (`matrix`), and all of them to their own network behind defences (`defences`), where the
+last rows are attacks that know of the defence: through a stand-in with a derivative, in
+expectation over its draws. Writes each table as CSV, Markdown and picture.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import gcpatch
+from gcpatch import campaigns, inputs, matrix, scenes, transfer
+from gcpatch.attacks import Attack
+from gcpatch.bootstrap import bootstrap
+from gcpatch.defences import defence
+from gcpatch.expectation import universal, wear
+from gcpatch.explainers import look
+from gcpatch.journal import Journal
+from gcpatch.methods import METHODS
+from gcpatch.networks import MINIS
+from gcpatch.patches import Patch
+from gcpatch.watching import Watch
+
+SEED, SIDE, PATCH = 31, 224, Patch(64)
+OBJECTIVES = ("highlight", "hide")
+DEFENCES = ("jpeg-90", "jpeg-75", "jpeg-50", "blur-1", "blur-2", "bits-4", "bits-2", "crop-80")
+ADAPTIVE = ("jpeg-50", "blur-2", "crop-80")
+
+
+def attacked(name: str, attack: Attack, count: int, out: Path) -> Path:
+    """The folder of a run on the scenes."""
+    network, folder = gcpatch.load(name), out / name
+    described = campaigns.describe([network], PATCH, attack, {"seed": SEED, "scenes": count})
+    journal = Journal(folder, described, resume=True)
+    items = inputs.from_scenes(SEED, count, SIDE)
+    with Watch(count, len(journal.done)) as watch:
+        list(campaigns.run(journal, network, items, PATCH, attack, watch=watch))
+    journal.close()
+    return folder
+
+
+def adaptive(name: str, kind: str, attack: Attack, count: int, draws: int) -> Iterator[dict]:
+    """Rows of attacks on single scenes through a defence, `draws` of it a step."""
+    network, change = gcpatch.load(name), defence(kind)
+    for index in tqdm(range(count), desc=f"{name} behind {kind}", unit=" images"):
+        image = scenes.draw_batch(SEED, 1, size=SIDE, start=index).image[0]
+        order = np.argsort(look(network, image, -1)[0])
+        target = int(np.random.default_rng((SEED, index)).choice(order[:-1]))
+        made = universal(
+            [network], image[None], [target], PATCH, attack, through=change.attack, batch=draws
+        )
+        worn = np.rint(np.asarray(wear(image, made.noise, PATCH)[0]) * 255).astype(np.uint8)
+        digest = f"{index + 1:08x}"
+        seen, inside = transfer.behind(worn, PATCH.place(SIDE, SIDE), change, digest)
+        logits, heat = jax.tree.map(np.asarray, look(network, seen, target))
+        yield {
+            "run": "knows the defence", "model": name, "objective": attack.objective, "id": digest,
+            "defence": kind, "network": name, "method": "grad-cam",
+            "fooled_class": int(logits.argmax()) == target,
+            **transfer.measure(heat, inside, str(attack.objective)),
+        }  # fmt: skip
+
+
+def accuracies(networks, count: int) -> str:
+    """A table of how many clean scenes each network names right behind each defence."""
+    drawn = scenes.draw_batch(SEED, count, size=SIDE)
+    lines = [["clean scenes", *(network.name for network in networks)]]
+    for kind in (transfer.NONE, *DEFENCES):
+        means = []
+        for network in networks:
+            right = []
+            for index, (image, label) in enumerate(zip(drawn.image, drawn.label, strict=True)):
+                if kind != transfer.NONE:
+                    image = defence(kind).verdict(image, jax.random.key(index))
+                right.append(int(look(network, image, -1)[0].argmax()) == int(label))
+            means.append(matrix.interval(bootstrap(np.asarray(right, float))._asdict()))
+        lines.append([kind, *means])
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """The table in every form."""
+    means = transfer.summarise(rows)
+    matrix.write(folder, rows, means)
+    lines = [matrix.HEAD, ["---"] * len(matrix.HEAD), *map(matrix.line, means)]
+    text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    (folder / "table.md").write_text(text)
+    print(text)
+
+
+def main() -> None:
+    """The command line; see the top of this file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scenes", type=int, default=64, help="to attack, for each mini (64)")
+    parser.add_argument("--shown", type=int, default=32, help="to all explainers (32)")
+    parser.add_argument("--steps", type=int, default=300, help="the most of each attack (300)")
+    parser.add_argument("--known", type=int, default=16, help="attacks that know a defence (16)")
+    parser.add_argument("--networks", default=",".join(MINIS), help="with commas")
+    parser.add_argument("--methods", default=",".join(METHODS), help="with commas")
+    parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="folder to write")
+    options = parser.parse_args()
+    names, methods = options.networks.split(","), options.methods.split(",")
+    networks = [gcpatch.load(name) for name in names]
+    shown: list[dict[str, Any]] = []
+    defended: list[dict[str, Any]] = []
+    for objective in OBJECTIVES:
+        attack = Attack(objective, steps=options.steps)
+        runs = [attacked(name, attack, options.scenes, options.out / objective) for name in names]
+        cells = transfer.transfer(runs, networks, methods, limit=options.shown)
+        shown += tqdm(cells, desc=f"{objective}: every explainer", unit=" maps")
+        for run, network in zip(runs, networks, strict=True):
+            found = transfer.transfer([run], [network], ["grad-cam"], (transfer.NONE, *DEFENCES))
+            defended += (row | {"run": "does not know it"} for row in found)
+    for kind in ADAPTIVE:
+        how = Attack("highlight", steps=options.steps // 2)
+        draws = 4 if defence(kind).moves else 1
+        defended += adaptive(names[1 % len(names)], kind, how, options.known, draws)
+    write(options.out / "matrix", shown)
+    write(options.out / "defences", defended)
+    text = accuracies(networks, options.scenes)
+    (options.out / "defences" / "clean.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
