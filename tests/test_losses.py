@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +8,7 @@ import pytest
 from jax.test_util import check_grads
 from scipy.stats import spearmanr
 
+import gcpatch
 from gcpatch import losses
 from gcpatch.attacks import Attack
 from gcpatch.losses import Evidence, energy
@@ -265,3 +269,20 @@ def test_the_names_of_the_objectives():
     assert losses.OBJECTIVES.keys() == functions
     for name, objective in {**losses.OBJECTIVES, **MADE}.items():
         assert objective.__name__ == name.replace("-", "_")  # as runs record it
+
+
+def test_the_loss_of_ones_own_in_the_readme_runs(tiny, monkeypatch):
+    readme = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
+    (block,) = (
+        part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "centre" in part
+    )
+    loss = block[
+        block.index("def ") : block.index("results = gcpatch.attack(", block.index("def "))
+    ]
+    assert len(loss.strip().splitlines()) < 10
+    monkeypatch.setattr(gcpatch, "load", lambda name: tiny, raising=False)
+    images = np.random.default_rng(1).random((1, 96, 96, 3)).astype(np.float32)
+    names = {"images": images, "targets": [1], "image": images[0], "label": 2}
+    block = block.replace("features.51", "features.4")
+    exec(block.replace("gcpatch.Attack(", "gcpatch.Attack(steps=2, "), names)
+    assert len(names["results"][0].history.total) == 2

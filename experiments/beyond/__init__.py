@@ -1,1 +1,0 @@
-"""What the paper could not say in numbers: `python -m experiments.beyond`."""
