@@ -13,13 +13,14 @@ from jaxtyping import Array, Float, UInt8
 from convert import reference
 from convert.operators import torch
 from convert.torchvision import twin
-from gcpatch import attacks, explainers
+from gcpatch import attacks, explainers, losses
 from gcpatch.attacks import LEARNING_RATES, OPTIMIZERS, Attack, Losses, Problem
 from gcpatch.campaigns import PRECISIONS
-from gcpatch.losses import OBJECTIVES, Evidence
+from gcpatch.losses import Evidence
 from gcpatch.networks import Network, fill, parameters
 from gcpatch.patches import Patch
 
+OBJECTIVES = {name: losses.OBJECTIVES[name] for name in reference.OBJECTIVES}
 LOSSES_ON = 4  # images whose losses and gradients are compared
 RATIO = 0.8  # of the patch while it is optimised
 

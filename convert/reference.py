@@ -15,6 +15,7 @@ from convert.operators import torch
 nn = torch.nn
 Tensor = torch.Tensor
 
+OBJECTIVES = ("hide", "highlight", "classify", "paper", "subramanya")  # the paper's and [16]'s
 OPTIMIZERS = {
     "sign": torch.optim.SGD,  # of the gradient's sign
     "sgd": torch.optim.SGD,

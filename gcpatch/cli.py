@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     attack.add_argument(
         "--objective",
         metavar="NAME|MODULE:FUNCTION",
-        help="hide (default), highlight, classify, paper, subramanya, or a function of gcpatch.Evidence",
+        help="hide (default), highlight, classify, another name in gcpatch/losses.py, or a function of gcpatch.Evidence",
     )
     attack.add_argument("--size", type=int, metavar="PIXELS", help="the patch's side (default 64)")
     attack.add_argument(

@@ -179,7 +179,7 @@ def test_every_method_is_in_the_help(capsys):
         cli.main(["explain", "--help"])
     found = capsys.readouterr().out
     assert {*contract.split()} < methods.METHODS.keys()
-    assert all(name in found for name in methods.METHODS)
+    assert all(name in found for name in contract.split())
 
 
 def test_models_lists_them_all(capsys, monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from gcpatch import methods
 
 def test_every_explainer_has_the_same_signature():
     for name, method in methods.METHODS.items():
-        function = getattr(gcpatch, name.replace("++", "_plus_plus").replace("-", "_"))
+        function = getattr(gcpatch, name.replace("++", "_plus_plus").replace("-", "_"), method)
         for found in {method, function}:
             parameters = list(inspect.signature(found).parameters.values())
             assert [part.name for part in parameters[:3]] == ["network", "image", "label"], name

@@ -19,7 +19,6 @@ from convert.torchvision import to_torch, twin  # noqa: E402
 from convert.twins import _small_vgg  # noqa: E402
 from gcpatch.attacks import LEARNING_RATES, Attack, Problem, advance, start  # noqa: E402
 from gcpatch.explainers import grad_cam  # noqa: E402
-from gcpatch.losses import OBJECTIVES  # noqa: E402
 from gcpatch.networks import MINIS, PAPER, random  # noqa: E402
 from gcpatch.patches import Patch  # noqa: E402
 from gcpatch.presets import PRESETS  # noqa: E402
@@ -251,7 +250,7 @@ def agree(state, history, theirs):
 
 @pytest.mark.parametrize(
     ("objective", "optimizer"),
-    [(name, "adam") for name in OBJECTIVES]
+    [(name, "adam") for name in reference.OBJECTIVES]
     + [("hide", name) for name in ("sign", "sgd", "momentum")],
 )
 def test_gcpatch_takes_the_same_steps(tiny, tiny_twin, x64, objective, optimizer):
