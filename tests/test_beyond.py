@@ -13,10 +13,10 @@ from flax import nnx
 from experiments import train
 from experiments.beyond import __main__ as command
 from experiments.beyond import cells, full, images, tables
-from experiments.beyond.bootstrap import Estimate
 from experiments.beyond.cells import Cell
 from experiments.beyond.images import Images
 from gcpatch import render
+from gcpatch.bootstrap import Estimate
 from gcpatch.errors import UserError
 from gcpatch.journal import RunError
 from gcpatch.networks import create, parameters

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.beyond.bootstrap import bootstrap
+from gcpatch.bootstrap import bootstrap
 
 
 def test_two_images_by_hand():

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.beyond.bootstrap import Estimate, Statistic, bootstrap
 from experiments.beyond.cells import Cell, factorial, optimisers, paper, ratios
 from experiments.beyond.images import Images
 from gcpatch.attacks import HIDDEN
+from gcpatch.bootstrap import Estimate, Statistic, bootstrap
 
 Runs = dict[Cell, Images]
 Row = tuple[Cell, list[Estimate | None]]
