@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from experiments.beyond import bootstrap, cells, charts, full, images, tables
+from experiments.beyond import cells, charts, full, images, tables
 from experiments.beyond.cells import Cell
 from experiments.beyond.estimate import estimate
-from gcpatch import checkpoints, render
+from gcpatch import bootstrap, checkpoints, render
 from gcpatch.errors import UserError
 
 SETS = {

@@ -62,7 +62,7 @@ def read(run: Path, maps: Path) -> Images:
     with np.load(run / "histories.npz") as histories, np.load(maps) as clean:
         curves = [histories[f"{record['id']}/cross_entropy"] for record in records]
         heats = [clean[record["id"]] for record in records]
-    covered = np.asarray(coverage(heats[0].shape, (SIDE, SIDE), corner, patch.size))
+    covered = np.asarray(coverage(heats[0].shape, (SIDE, SIDE), corner, (patch.size, patch.size)))
     constant = np.isnan(column("map_rank_correlation"))
     empty = constant & (there + on_object == 0)
     return Images(
