@@ -29,6 +29,7 @@ from gcpatch.losses import Objective
 from gcpatch.metrics import energy
 from gcpatch.networks import MINIS
 from gcpatch.patches import coverage
+from gcpatch.regions import Region
 
 SEED, SIDE, PATCH = 7, 224, gcpatch.Patch(64)
 CE_WEIGHT = 1.0  # the class counts as much as the explanation
@@ -102,9 +103,7 @@ class Tour:
         write_png(self.out / f"{name}.png", row)
         self.say(f'<img src="{name}.png" alt="{escape(words)}">', words)
 
-    def attack(
-        self, name: str, objective: Objective, region: gcpatch.regions.Region = PATCH
-    ) -> None:
+    def attack(self, name: str, objective: Objective, region: Region = PATCH) -> None:
         """Attacks the scenes; adds the pictures, the numbers, and the loss of the first scene."""
         network, images, _, targets = self.case
         how = Attack(objective=objective, steps=self.steps, ce_weight=CE_WEIGHT)
