@@ -29,7 +29,15 @@ def test_the_tour_writes_its_page_and_pictures(network, tmp_path, monkeypatch):
         chapter(tour)
     page = tour.write().read_text()
     shown = re.findall(r'src="(.*?)\.png"', page)
-    assert shown == ["clean", "other", "classify", *losses_tour.FIVE, "upper", "cross", "second"]
+    assert shown == [
+        "clean",
+        "other",
+        "classify",
+        *losses_tour.FIVE,
+        "not_below",
+        "cross",
+        "second",
+    ]
     for name in shown:
         picture = read_png(tmp_path / f"{name}.png")
         assert picture.shape == (160, (2 if name == "second" else 4) * 166, 3)
