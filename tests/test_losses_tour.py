@@ -43,7 +43,7 @@ def test_the_tour_writes_its_page_and_pictures(network, tmp_path, monkeypatch):
         assert picture.shape == (160, (2 if name == "second" else 4) * 166, 3)
         assert len(np.unique(picture)) > 50
     assert page.count("<svg") == 3
-    assert page.count("other class: ") == 4
+    assert page.count("<p>Taken for the other class: ") == 4
 
 
 def test_a_curve_goes_from_the_first_value_to_the_last():
