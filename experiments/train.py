@@ -68,6 +68,14 @@ def augment(
     return jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
 
 
+def fresh(name: str) -> Network:
+    """A network of the scenes' classes with seeded random weights."""
+    network, wide = create(name, scenes.CATEGORIES), parameters(random(name))
+    values = {key: np.asarray(wide[key]) for key in wide}
+    cut = {key: tuple(map(slice, leaf.shape)) for key, leaf in parameters(network).items()}
+    return fill(network, {key: values[key][cut[key]] for key in cut})
+
+
 def make_step(graph: nnx.GraphDef, optimizer: optax.GradientTransformation):
     """One jitted step: (state, key, scenes, window size) -> (state, loss, accuracy)."""
 
@@ -144,7 +152,7 @@ def train(
     out: Path,
 ) -> float:  # fmt: skip
     """Trains, saves and tests one network; returns its accuracy on held-out scenes."""
-    network = random(name)
+    network = fresh(name)
     graph, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(1, steps // 20), steps)
     optimizer = optax.chain(
@@ -174,8 +182,8 @@ def train(
         network = train_head(network, pool, head_steps)
     half = {key: np.asarray(leaf, np.float16) for key, leaf in parameters(network).items()}
     np.savez(out / f"{name}.npz", **half)  # type: ignore[arg-type]
-    rounded = fill(create(name), {key: leaf.astype(np.float32) for key, leaf in half.items()})
-    return accuracy(rounded, draw(TEST_SEED, 2000))
+    rounded = {key: leaf.astype(np.float32) for key, leaf in half.items()}
+    return accuracy(fill(create(name, scenes.CATEGORIES), rounded), draw(TEST_SEED, 2000))
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from gcpatch.patches import Patch
 from gcpatch.watching import Watch
 
 SEED, SIDE, PATCH = 31, 224, Patch(64)
+SLOW = ("smoothgrad", "integrated-gradients", "occlusion")  # tens to hundreds of gradients each
 OBJECTIVES = ("highlight", "hide")
 DEFENCES = ("jpeg-90", "jpeg-75", "jpeg-50", "blur-1", "blur-2", "bits-4", "bits-2", "crop-80")
 ADAPTIVE = ("jpeg-50", "blur-2", "crop-80")
@@ -105,22 +106,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scenes", type=int, default=64, help="to attack, for each mini (64)")
-    parser.add_argument("--shown", type=int, default=32, help="to all explainers (32)")
+    parser.add_argument("--shown", type=int, default=32, help="to the quick explainers (32)")
+    parser.add_argument("--slow", type=int, default=16, help="to the slow ones (16)")
     parser.add_argument("--steps", type=int, default=300, help="the most of each attack (300)")
     parser.add_argument("--known", type=int, default=16, help="attacks that know a defence (16)")
     parser.add_argument("--networks", default=",".join(MINIS), help="with commas")
-    parser.add_argument("--methods", default=",".join(METHODS), help="with commas")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"), help="folder to write")
     options = parser.parse_args()
-    names, methods = options.networks.split(","), options.methods.split(",")
+    names, quick = options.networks.split(","), [name for name in METHODS if name not in SLOW]
     networks = [gcpatch.load(name) for name in names]
     shown: list[dict[str, Any]] = []
     defended: list[dict[str, Any]] = []
     for objective in OBJECTIVES:
         attack = Attack(objective, steps=options.steps)
         runs = [attacked(name, attack, options.scenes, options.out / objective) for name in names]
-        cells = transfer.transfer(runs, networks, methods, limit=options.shown)
-        shown += tqdm(cells, desc=f"{objective}: every explainer", unit=" maps")
+        for some, limit in ((quick, options.shown), (SLOW, options.slow)):
+            cells = transfer.transfer(runs, networks, some, limit=limit)
+            shown += tqdm(cells, desc=f"{objective}: {', '.join(some)}", unit=" maps")
         for run, network in zip(runs, networks, strict=True):
             found = transfer.transfer([run], [network], ["grad-cam"], (transfer.NONE, *DEFENCES))
             defended += (row | {"run": "does not know it"} for row in found)

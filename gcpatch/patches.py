@@ -127,6 +127,7 @@ def coverage(
         shape: the tile's height and width.
         ratio: the noise's share in each pixel; those without any are not covered.
     """
+    corner = jnp.asarray(corner)
     if jnp.ndim(ratio):  # pixel by pixel, as lines of one pixel
         starts = (first + jnp.arange(length) for first, length in zip(corner, shape, strict=True))
         rows, columns = map(_shares, cells, image_size, starts, (1, 1))
@@ -134,9 +135,9 @@ def coverage(
     return jnp.outer(*map(_shares, cells, image_size, corner, shape))
 
 
-def _shares(cells: int, length: int, start: Int[ArrayLike, "*n"], size: int):
+def _shares(cells: int, length: int, start: Int[Array, "*n"], size: int):
     """The share of each cell that lines of `size` pixels cover, `[cells, *n]`."""
-    side, start = length / cells, jnp.asarray(start)
+    side = length / cells
     edges = (jnp.arange(cells) * side).reshape(-1, *[1] * start.ndim)
     overlap = jnp.minimum(start + size, edges + side) - jnp.maximum(start, edges)
     return jnp.clip(overlap, 0) / side

@@ -73,6 +73,15 @@ def case(request):
         yield network, Pixels(network), image, label
 
 
+@pytest.fixture
+def captum_in_doubles(monkeypatch):
+    """captum rounds the sizes of steps, and what windows cost, to float32."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 def tensor(image):
     return torch.tensor(np.asarray(image)).permute(2, 0, 1)[None].requires_grad_()
 
@@ -107,7 +116,7 @@ def test_the_cam_family(case, monkeypatch):
         agree(heat, cam(CAMS[method], model, image, score, label, monkeypatch))
 
 
-def test_the_gradient_family(case, monkeypatch):
+def test_the_gradient_family(case, captum_in_doubles):
     network, model, image, label = case
     inputs, key = tensor(image), jax.random.key(5)
     noise = 0.1 * jax.random.normal(key, (8, *image.shape), np.float64)
@@ -137,7 +146,6 @@ def test_the_gradient_family(case, monkeypatch):
     noisy = torch.cat([tensor(image + one) for one in noise]).detach().requires_grad_()
     found = attr.Saliency(model).attribute(noisy, label, abs=False).mean(0, keepdim=True)
     agree(ours["noise"], saliency(found))
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # of the step sizes
     found = attr.IntegratedGradients(model).attribute(inputs, 0.3, label, n_steps=9)
     agree(ours["path"], colours_last(found).sum(-1))
     with warnings.catch_warnings():
@@ -148,9 +156,8 @@ def test_the_gradient_family(case, monkeypatch):
     agree(ours["guided"], np.abs(found).max(-1))
 
 
-def test_occlusion(case, monkeypatch):
+def test_occlusion(case, captum_in_doubles):
     network, model, image, label = case
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # of the losses
     ours = occlusion(network, image, label, baseline=0.5)
     found = attr.Occlusion(model).attribute(
         tensor(image), (3, 16, 16), (3, 8, 8), 0.5, label, perturbations_per_eval=49

@@ -1,0 +1,1 @@
+"""What the paper could not say in numbers: `python -m experiments.beyond`."""
