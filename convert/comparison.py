@@ -149,7 +149,7 @@ class Comparison:
 
     def losses(self, image: Float[np.ndarray, "h w 3"], target: int) -> None:
         """Compares each objective's losses with a patch of random pixels, and their gradient."""
-        problem, settings = _problem(image, target, Attack())
+        problem, settings = _problem(self.network, image, target, Attack())
         shape = (settings.size, settings.size, 3)
         tile = np.random.default_rng(0).random(shape).astype(self.kind)
         for name, chosen in zip(OBJECTIVES, np.eye(len(OBJECTIVES), dtype=self.kind), strict=True):
@@ -172,7 +172,7 @@ class Comparison:
 
     def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
         """Compares the noise (N) after an attack, evaluated incrementally as attacks are."""
-        problem, settings = _problem(image, target, attack)
+        problem, settings = _problem(self.network, image, target, attack)
         reach, places = attacks.reach_of(
             self.network, image.shape, image.dtype, settings.corner, settings.size
         )
@@ -187,7 +187,7 @@ class Comparison:
 
 
 def _problem(
-    image: Float[np.ndarray, "h w 3"], target: int, attack: Attack
+    network: Network, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack
 ) -> tuple[Problem, reference.Settings]:
     """An attack of one image for either side: top right, 64 of 224 pixels."""
     size = image.shape[0] * 2 // 7

@@ -59,9 +59,19 @@ def rows(cells: tuple[int, ...], region: str) -> list[Row]:
         Row("highlight", losses.highlight, "share of the heat on the patch: high", on_the_patch),
     ]
     of_a_tile = [
-        same("total-variation", losses.total_variation, "mean step between pixels: low"),
-        same("printability(red, white, black)", inks, "non-printability score: low"),
-    ]
+        Row(
+            "20 * total_variation",
+            lambda evidence: 20 * losses.total_variation(evidence),
+            "mean step between pixels: low",
+            losses.total_variation,
+        ),
+        Row(
+            "20 * printability(red, white, black)",
+            lambda evidence: 20 * inks(evidence),
+            "non-printability score: low",
+            inks,
+        ),
+    ]  # a weight, for each of the 4,096 pixels has but a small share of them
     of_a_map = [
         same(
             "location(top right quarter)", losses.location(quarter),

@@ -29,13 +29,21 @@ def test_the_tour_writes_its_page_and_pictures(network, tmp_path, monkeypatch):
         chapter(tour)
     page = tour.write().read_text()
     shown = re.findall(r'src="(.*?)\.png"', page)
-    assert shown == ["clean", "other", "classify", *losses_tour.FIVE, "upper", "cross", "second"]
+    assert shown == [
+        "clean",
+        "other",
+        "classify",
+        *losses_tour.FIVE,
+        "not_below",
+        "cross",
+        "second",
+    ]
     for name in shown:
         picture = read_png(tmp_path / f"{name}.png")
         assert picture.shape == (160, (2 if name == "second" else 4) * 166, 3)
         assert len(np.unique(picture)) > 50
     assert page.count("<svg") == 3
-    assert page.count("other class: ") == 4
+    assert page.count("<p>Taken for the other class: ") == 4
 
 
 def test_a_curve_goes_from_the_first_value_to_the_last():
