@@ -104,7 +104,8 @@ def test_no_heat_is_not_a_share_of_the_map():
     assert numbers["no heat at all"].value == 0.5
     assert numbers["elsewhere, attacked"] == (0.25, 0.25, 0.25)
     nothing = some(patch=np.full(2, np.nan), object=np.full(2, np.nan))
-    assert tables.ENERGY[1].estimate(nothing) is None
+    (attacked,) = (column for column in tables.ENERGY if column.heading == "attacked")
+    assert attacked.estimate(nothing) is None
 
 
 def test_an_interval_in_words():

@@ -71,8 +71,8 @@ def write(options: argparse.Namespace, names: Sequence[str], planned: Sequence[C
     runs = {cell: images.read(out / cell.folder, out / cell.network / "maps.npz") for cell in there}
     described = json.loads((out / there[0].folder / "run.json").read_text())
     versions = ", ".join(f"{name} {version}" for name, version in described["versions"].items())
-    found = (json.loads(path.read_text()) for path in sorted(out.glob("networks/*/manifest.json")))
-    trained = [f"- `{manifest['network']}`: trained on {manifest['source']}" for manifest in found]
+    made = (json.loads(path.read_text()) for path in sorted(out.glob("networks/*/manifest.json")))
+    trained = [f"- `{manifest['network']}`: trained on {manifest['source']}" for manifest in made]
     lines = [
         "# Beyond the paper: tables", "", f"    {command(options)}", "",
         f"{versions}; Python {described['python']}; {described['device']}; "
