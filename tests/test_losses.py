@@ -160,9 +160,9 @@ def test_rank_correlation_with_a_low_temperature_is_spearmans():
 
 
 def test_rank_correlation_by_hand():
-    one = evidence(heat=jnp.asarray([[1.0, 3.0, 2.0]]), clean_heat=jnp.asarray([[0.0, 2.0, 5.0]]))
-    near, far = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(-2))  # half a mean and a mean apart
-    ranks = [(1 - far) + (1 - near), far + near, near + (1 - near)]
+    one = evidence(heat=jnp.asarray([[1.0, 3.5, 1.5]]), clean_heat=jnp.asarray([[0.0, 2.0, 5.0]]))
+    near, far, most = 1 / (1 + np.exp(-np.asarray([0.25, 1.0, 1.25]) / 0.5))  # the mean is 2
+    ranks = [(1 - most) + (1 - near), most + far, near + (1 - far)]
     wanted = np.corrcoef(ranks, [0, 1, 2])[0, 1]
     found = losses.rank_correlation(one, temperature=0.5)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
