@@ -77,14 +77,16 @@ def accuracies(networks, count: int) -> str:
     drawn = scenes.draw_batch(SEED, count, size=SIDE)
     lines = [["clean scenes", *(network.name for network in networks)]]
     for kind in (transfer.NONE, *DEFENCES):
+        change = None if kind == transfer.NONE else defence(kind).verdict
+        seen = [
+            image if change is None else change(image, jax.random.key(index))
+            for index, image in enumerate(drawn.image)
+        ]
         means = []
         for network in networks:
-            right = []
-            for index, (image, label) in enumerate(zip(drawn.image, drawn.label, strict=True)):
-                if kind != transfer.NONE:
-                    image = defence(kind).verdict(image, jax.random.key(index))
-                right.append(int(look(network, image, -1)[0].argmax()) == int(label))
-            means.append(matrix.interval(bootstrap(np.asarray(right, float))._asdict()))
+            found = np.asarray([look(network, image, -1)[0].argmax() for image in seen])
+            right = bootstrap((found == np.asarray(drawn.label)).astype(float))
+            means.append(matrix.interval(right._asdict()))
         lines.append([kind, *means])
     lines.insert(1, ["---"] * len(lines[0]))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
