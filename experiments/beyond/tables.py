@@ -96,7 +96,7 @@ TABLES = {
     "positions": Table(
         "Top-right less top-left, scene by scene",
         top_right,
-        [column._replace(form="+.0%") for column in RATES],
+        [column._replace(form="+.1%") for column in RATES],
         lambda cell: cell._replace(position="top-left"),
     ),
     "steps": Table("Steps to success", most_cells, STEPS),
