@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
 from convert import ConvertError, reference
 from convert.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
+from convert.operators import torch
 from convert.torchvision import from_torch, load_weights, to_torch
 from gcpatch import checkpoints, regions
 from gcpatch.attacks import OPTIMIZERS

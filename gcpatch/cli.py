@@ -195,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         "--method",
         default="grad-cam",
         metavar="NAME",
-        help="an explainer (default grad-cam; `--method help` lists them); pictures show what is over 0, heat.npy is the map itself",
+        help="grad-cam (default), hirescam, grad-cam++, xgrad-cam, layercam, eigen-cam, input-gradient, gradient-x-input, smoothgrad, integrated-gradients, guided-backprop, occlusion; pictures show what is over 0, heat.npy is the map itself",
     )
     explain.add_argument(
         "--label",

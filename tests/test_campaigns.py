@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gcpatch import campaigns, images, inputs, slots
+from gcpatch import campaigns, explainers, images, inputs, slots
 from gcpatch.attacks import Attack
 from gcpatch.errors import UserError
 from gcpatch.journal import Journal

@@ -324,13 +324,13 @@ def test_a_long_list_is_cheap(data, monkeypatch):
 # ---------------------------------------------------------------- campaigns and the command line
 
 
-def invert(network, problems, size, *options):
+def invert(network, problems, shape, *options):
     """In place of an attack: the negative, and the label as the loss."""
     for number, problem in enumerate(problems):
         picture = 1 - np.asarray(problem.image)
         losses = Losses(0.0, 0.0, float(problem.label))
         history = Losses(*np.zeros((3, 1), np.float32))
-        yield number, Finished(picture, picture[:size, :size], 1, False, losses, history)
+        yield number, Finished(picture, picture[: shape[0], : shape[1]], 1, False, losses, history)
 
 
 def test_a_campaign_follows_the_manifest(tiny, data, tmp_path, monkeypatch):

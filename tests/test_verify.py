@@ -242,8 +242,8 @@ def explained_behind_the_pooling(network, patch):
 def alpha_by_sum(network, patch):
     original = explainers.logits_and_grad_cam
 
-    def summed(head, activations, label):
-        logits, heat = original(head, activations, label)
+    def summed(head, activations, *explained):
+        logits, heat = original(head, activations, *explained)
         return logits, heat * activations.shape[0] * activations.shape[1]
 
     patch.setattr(explainers, "logits_and_grad_cam", summed)
@@ -255,7 +255,7 @@ def no_relu_on_the_map(network, patch):
     return network
 
 
-def without_relu(head, activations, label):
+def without_relu(head, activations, label, *score):
     gradient, logits = jax.grad(lambda a: (head(a)[label], head(a)), has_aux=True)(activations)
     return logits, activations @ gradient.mean((0, 1))
 
