@@ -63,7 +63,13 @@ class Pixels(torch.nn.Module):
         return self.model(Classifier({}, "").normalize(images))
 
 
-@pytest.fixture(scope="module", params=MINIS)
+QUICK = ("mini_vgg_bn", "mini_resnext")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MINIS],
+)
 def case(request):
     """A mini in both worlds, an image and a class."""
     with jax.enable_x64(True):
