@@ -1,7 +1,7 @@
 """Each loss does what it says: its own goal on the clean image, in a plain attack, and with it.
 
     python -m experiments.losses
-    python -m experiments.losses --region image --steps 60
+    python -m experiments.losses --region image --steps 40
 
 64 scenes held out from training, random targets. "Plain" is the cross-entropy alone (`classify`).
 Everything is measured on the image rounded to 8 bits; the intervals are 95 %, by bootstrap over the
