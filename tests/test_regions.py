@@ -82,8 +82,10 @@ def test_settings_give_the_region_back(mask):
         assert regions.region(settings) == region
 
 
-@pytest.mark.parametrize("region", [Frame(12), Bounded(12), "mask"])
-@pytest.mark.parametrize("init", ["mean", "random"])
+@pytest.mark.parametrize(
+    "region, init",
+    [(Frame(12), "mean"), (Bounded(12), "mean"), (Bounded(12), "random"), ("mask", "mean")],
+)
 def test_the_attack_stays_where_it_may_and_fools_the_class(region, init, mask):
     network = gcpatch.load("mini_vgg_bn")
     region = Mask(mask) if region == "mask" else region

@@ -63,7 +63,7 @@ class Pixels(torch.nn.Module):
         return self.model(Classifier({}, "").normalize(images))
 
 
-QUICK = ("mini_vgg_bn", "mini_resnext")
+QUICK = ("mini_vgg_bn",)
 
 
 @pytest.fixture(
