@@ -192,7 +192,10 @@ def _problem(
     """An attack of one image for either side: top right, 64 of 224 pixels."""
     size = image.shape[0] * 2 // 7
     place = Patch(size, RATIO).place(*image.shape[:2])
-    problem = attacks.pose(network, image, target, place, jax.random.key(0), int(target == 0))
+    unseen = jnp.zeros((2, 1, 1), image.dtype)  # no objective of the reference looks at clean maps
+    problem = attacks.pose(
+        network, image, target, place, jax.random.key(0), int(target == 0), unseen
+    )
     rate = LEARNING_RATES[attack.optimizer]
     return problem, reference.Settings(
         str(attack.objective), attack.optimizer, rate, attack.steps, size, place.corner, RATIO

@@ -56,6 +56,7 @@ def folder(tiny, tmp_path_factory):
     return out, cell
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_attacked_again(folder, tiny, monkeypatch):
     out, cell = folder
     monkeypatch.setattr(cells.campaigns, "run", None)

@@ -76,18 +76,16 @@ def assert_parity(name, dtype, sizes):
 # --- Parity ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MINIS)
+SLOW = ("mini_vgg", "mini_wide_resnet")  # verify compares them in float64 as well
+SOME = ["mini_vgg_bn", "mini_resnext", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)]
+
+
+@pytest.mark.parametrize("name", SOME)
 def test_a_mini_computes_what_its_twin_does(name):
     assert_parity(name, "float32", SIZES)
 
 
-SLOW = ("mini_vgg", "mini_wide_resnet")  # verify compares them in float64 as well
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["mini_vgg_bn", "mini_resnext", *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)],
-)
+@pytest.mark.parametrize("name", SOME)
 def test_a_mini_computes_what_its_twin_does_in_float64(name, x64):
     assert_parity(name, "float64", SIZES)
 

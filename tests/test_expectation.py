@@ -104,6 +104,7 @@ def test_what_the_image_goes_through_counts():
         np.testing.assert_allclose(losses.cross_entropy, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_ensembles_patch_lowers_the_loss_on_every_image_and_network():
     networks = [gcpatch.load("mini_wide_resnet"), gcpatch.load("mini_resnext")]
     drawn, target = scenes.draw_batch(4, 6, size=64).image, 2

@@ -51,6 +51,7 @@ def test_a_curve_goes_from_the_first_value_to_the_last():
     assert points == "0,5.0 300,95.0 600,50.0"
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_loss(network):
     found, lines = bench.Bench(network, bench.REGIONS["patch"], 3), []
     chosen = bench.rows((36, 36), "patch")[:2]

@@ -89,7 +89,7 @@ def test_dilation_padding_and_operations_without_a_rule(behind, x64):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if n == "mini_vgg" else ()) for n in MINIS],
+    [pytest.param(n, marks=() if n == "mini_resnext" else pytest.mark.slow) for n in MINIS],
 )
 def test_a_mini(name, x64):
     network, scene = double(gcpatch.load(name)), scenes.draw(jax.random.key(1), 64)
