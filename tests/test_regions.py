@@ -103,6 +103,14 @@ def test_the_attack_stays_where_it_may_and_fools_the_class(region, init, mask):
         assert outcome.converged
 
 
+def test_no_pixel_goes_beyond_the_bound():
+    drawn = np.asarray(scenes.draw_batch(5, 1, size=SIDE).image)
+    how = Attack("classify", steps=5, learning_rate=0.5)  # each step is far longer than the bound
+    (outcome,) = gcpatch.attack(gcpatch.load("mini_vgg_bn"), drawn, [3], Bounded(2), how)
+    change = np.abs(outcome.adversarial - drawn[0])
+    assert 0.9 * 2 / 255 < change.max() <= 2 / 255 + 1e-6
+
+
 def test_the_command_line_makes_them_and_pytorch_agrees(tmp_path, mask, capsys):
     drawn = np.asarray(scenes.draw_batch(5, 1, size=224).image[0])
     images.write_png(tmp_path / "scene.png", np.rint(drawn * 255).astype(np.uint8))
