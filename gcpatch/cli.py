@@ -13,7 +13,7 @@ from gcpatch.errors import UserError
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 IMAGE_SIZE = 224
-DEMO_SCENES, DEMO_SEED = 4, 7
+DEMO_SCENES, DEMO_STEPS, DEMO_SEED = 4, 300, 7
 MOST_ON_CPU, MOST_ON_ACCELERATOR = 8, 512  # images at a time; more is no faster
 MOST_SHOWN = 100  # records in the table on the terminal
 
@@ -381,7 +381,7 @@ def _demo(options: argparse.Namespace) -> int:
     from gcpatch.networks import MINIS
     from gcpatch.patches import Patch
 
-    patch, attack = Patch(), Attack(objective="hide", steps=300)
+    patch, attack = Patch(), Attack(objective="hide", steps=DEMO_STEPS)
     networks = [checkpoints.load(name) for name in MINIS]
     settings = {"model": "the bundled minis", "images": f"scenes of seed {DEMO_SEED}"}
     described = campaigns.describe(networks, patch, attack, settings)

@@ -1,8 +1,17 @@
 """Shapes are checked at every boundary of gcpatch while the tests run; tiny networks to run on."""
 
+import os
 import warnings
 
+# Most of the time goes into compiling small programs, which no test runs for long: the compiler's
+# expensive passes are left out. They change no result; `make test-machines` runs with them.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from beartype.roar import BeartypeDecorHintPep585DeprecationWarning
@@ -13,7 +22,7 @@ install_import_hook("gcpatch", "beartype.beartype")  # before anything imports g
 
 with warnings.catch_warnings():  # beartype dislikes a base class of flax's nnx.List
     warnings.simplefilter("ignore", BeartypeDecorHintPep585DeprecationWarning)
-    from gcpatch.networks import VGG, Network, fill, parameters
+    from gcpatch.networks import VGG, Network, ResNet, fill, parameters
 
 
 def scatter(network: Network, seed: int = 0) -> Network:
@@ -26,9 +35,35 @@ def scatter(network: Network, seed: int = 0) -> Network:
     return fill(network, values)
 
 
+VGG_OPTIONS = {"plan": (4, "M", 6, "M"), "normalized": False, "hidden": 8}
+RESNET_OPTIONS = {"blocks": (1, 1, 1, 1), "planes": 4, "groups": 2, "width_per_group": 64}
+FLAT = 6  # the side of `flat`'s images
+
+
+class Flat(Network):
+    """A linear classifier, which compiles at once; its only feature map is the image."""
+
+    def __init__(self, weights):
+        super().__init__("flat", "features", ("a", "b", "c"))
+        self.weights = nnx.Param(weights)
+
+    def stages(self):
+        return {
+            "features": lambda x: x,
+            "fc": lambda x: jnp.einsum("...hwk,hwkc->...c", x, self.weights[...]),
+        }
+
+
 def double(network: Network) -> Network:
     """The network in float64; under the fixture `x64`."""
     return fill(network, {k: np.asarray(v, np.float64) for k, v in parameters(network).items()})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgetful():
+    """Compiled programs go with the module that needed them: they take gigabytes together."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
@@ -41,9 +76,28 @@ def x64():
 @pytest.fixture(scope="session")
 def tiny() -> Network:
     """A VGG with two convolutions and three classes; `features.4` has half the image's side."""
-    classes, plan = ("a", "b", "c"), (4, "M", 6, "M")
-    network = VGG("tiny", classes, plan=plan, normalized=False, hidden=8, rngs=nnx.Rngs(0))
-    return scatter(network, seed=3)
+    return scatter(VGG("tiny", ("a", "b", "c"), **VGG_OPTIONS, rngs=nnx.Rngs(0)), seed=3)
+
+
+@pytest.fixture(scope="session")
+def tiny_resnet() -> Network:
+    """A ResNeXt of four blocks and seven classes, its statistics over 0."""
+    network = ResNet("tiny_resnet", tuple("abcdefg"), **RESNET_OPTIONS, rngs=nnx.Rngs(0))
+    values = parameters(scatter(network, seed=4))
+    return fill(
+        network,
+        {
+            key: np.exp(np.asarray(value) / 4) if key.endswith((".var", ".scale")) else value
+            for key, value in values.items()
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def flat() -> Network:
+    """A linear network: no step of an attack can go wrong by rounding."""
+    weights = np.random.default_rng(5).normal(0, 0.3, (FLAT, FLAT, 3, 3))
+    return Flat(jnp.asarray(weights, jnp.float32))
 
 
 @pytest.fixture

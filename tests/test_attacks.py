@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from conftest import FLAT
 
 from gcpatch import attacks, slots
 from gcpatch.attacks import (
@@ -25,33 +25,13 @@ from gcpatch.attacks import (
 )
 from gcpatch.explainers import grad_cam
 from gcpatch.losses import Evidence, energy
-from gcpatch.networks import Network, random
+from gcpatch.networks import random
 from gcpatch.patches import Patch, PatchError, coverage, cut, paste
 from gcpatch.slots import attack, stream
 
 MEAN, STD = np.asarray([0.485, 0.456, 0.406]), np.asarray([0.229, 0.224, 0.225])
 SIDE, SIZE = 32, 10  # of images and patches for `tiny`
-FLAT, SMALL = 6, 2  # and for `flat`
-
-
-class Flat(Network):
-    """A linear classifier, which compiles at once; its only feature map is the image."""
-
-    def __init__(self, weights):
-        super().__init__("flat", "features", ("a", "b", "c"))
-        self.weights = nnx.Param(weights)
-
-    def stages(self):
-        return {
-            "features": lambda x: x,
-            "fc": lambda x: jnp.einsum("...hwk,hwkc->...c", x, self.weights[...]),
-        }
-
-
-@pytest.fixture(scope="module")
-def flat():
-    weights = np.random.default_rng(5).normal(0, 0.3, (FLAT, FLAT, 3, 3))
-    return Flat(jnp.asarray(weights, jnp.float32))
+SMALL = 2  # of a patch for `flat`
 
 
 def pixels(*shape, seed=0, dtype=np.float32):
@@ -734,22 +714,21 @@ def test_the_attack_works(tiny, outlook, objective, target):
 # ---- what a step costs ---------------------------------------------------------------------------
 
 
-def test_one_program_serves_all_images_targets_weights_rates_and_places_of_a_class():
-    network = random("mini_vgg")
-    images = images_of(2, 224)
+def test_one_program_serves_all_images_targets_weights_rates_and_places_of_a_class(tiny):
+    images = images_of(2, 48)
 
     def run(targets, position, **options):
         how = Attack("hide", **{"steps": 2, **options})
-        return attack(network, images, targets, Patch(16, 0.5, position), how, batch=2)
+        return attack(tiny, images, targets, Patch(8, 0.5, position), how, batch=2)
 
-    run([1, 2], (96, 96))
+    run([1, 2], (16, 16))
     before = attacks._one_step.cache_info().misses
-    first = run([3, 4], (112, 80), ce_weight=0.7, learning_rate=0.3, confidence=0.2, steps=3)
-    second = run([3, 4], (112, 80), ce_weight=0.1, learning_rate=0.1, patience=2)
+    first = run([0, 2], (20, 14), ce_weight=0.7, learning_rate=0.3, confidence=0.99, steps=3)
+    second = run([0, 2], (20, 14), ce_weight=0.1, learning_rate=0.1, patience=2)
     assert attacks._one_step.cache_info().misses == before
     assert first[0].losses.total != second[0].losses.total  # the numbers are not baked in
     assert [outcome.steps for outcome in (*first, *second)] == [3, 3, 2, 2]
-    run([1, 2], (97, 96))
+    run([1, 2], (17, 16))
     assert attacks._one_step.cache_info().misses == before + 1
 
 

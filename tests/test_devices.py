@@ -13,6 +13,7 @@ import pytest
 from gcpatch import images
 
 ROOT = Path(__file__).parent.parent
+QUICK = os.environ.get("XLA_FLAGS", "")
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +28,13 @@ def photos(tmp_path_factory):
 def attack(photos, out, *options, devices=1):
     """A process that attacks on so many simulated devices."""
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count={devices}",
         "NPROC": "8",  # threads, which decide how XLA parts its sums
         "GCPATCH_HOME": str(photos.parent / "home"),  # compiled programs are shared
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", "gcpatch", "attack", str(photos), "--model", "mini_vgg"]
-    options = ("--steps", "4", "--batch", "1", "--out", str(out), *options)
+    options = ("--steps", "3", "--batch", "1", "--out", str(out), *options)
     return subprocess.Popen(
         [*command, *options], env=environment, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

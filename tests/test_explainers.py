@@ -186,16 +186,20 @@ def test_a_convolutional_network_against_finite_differences(tiny64):
     np.testing.assert_allclose(heat, expected, rtol=1e-5, atol=1e-6 * expected.max())
 
 
-@pytest.mark.parametrize("method", METHODS.values())
-def test_vmap_and_jit_are_the_loop(tiny64, method):
+def test_vmap_and_jit_are_the_loop(tiny64):
     images, labels = pixels(3, 16, 16, 3, dtype=np.float64), jnp.asarray([2, 0, 1])
-    one = jax.jit(method)
-    many = jax.jit(jax.vmap(method, (None, 0, 0)))(tiny64, images, labels)
-    for heat, image, label in zip(many, images, labels, strict=True):
-        np.testing.assert_allclose(heat, one(tiny64, image, label), rtol=1e-10, atol=1e-14)
-    eager = method(tiny64, images[0], 2)
-    np.testing.assert_allclose(one(tiny64, images[0], 2), eager, rtol=1e-10, atol=1e-14)
-    assert len({round(float(heat.sum()), 5) for heat in many}) > 1
+
+    def every(network, image, label):
+        return {name: method(network, image, label) for name, method in METHODS.items()}
+
+    one, many = jax.jit(every), jax.jit(jax.vmap(every, (None, 0, 0)))(tiny64, images, labels)
+    looped = [one(tiny64, image, label) for image, label in zip(images, labels, strict=True)]
+    eager = every(tiny64, images[0], 2)
+    for name, heats in many.items():
+        wanted = [found[name] for found in looped]
+        np.testing.assert_allclose(heats, wanted, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(wanted[0], eager[name], rtol=1e-10, atol=1e-14)
+        assert len({round(float(heat.sum()), 5) for heat in heats}) > 1
 
 
 @pytest.mark.parametrize("method", METHODS.values())

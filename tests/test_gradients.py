@@ -112,16 +112,21 @@ def test_smoothgrad_is_the_saliency_of_the_mean_gradient(tiny):
     assert np.abs(other - found).max() > 0.01 * found.max()
 
 
-@pytest.mark.parametrize("method", EVERY)
-def test_vmap_is_the_loop_and_jit_is_eager(method, tiny64):
+def test_vmap_is_the_loop_and_jit_is_eager(tiny64):
     images = jnp.asarray(np.random.default_rng(4).random((2, 12, 12, 3)))
     labels = jnp.asarray([2, 0])
-    many, one = jax.jit(jax.vmap(method, (None, 0, 0))), jax.jit(method)
-    for heat, image, label in zip(many(tiny64, images, labels), images, labels, strict=True):
-        wanted = one(tiny64, image, label)
-        assert heat.shape == (12, 12) and wanted.any()
-        np.testing.assert_allclose(heat, wanted, rtol=1e-10, atol=1e-14)
-    np.testing.assert_allclose(method(tiny64, images[1], 0), wanted, rtol=1e-10, atol=1e-14)
+
+    def every(network, image, label):
+        return [method(network, image, label) for method in EVERY]
+
+    many, one = jax.jit(jax.vmap(every, (None, 0, 0))), jax.jit(every)
+    found = many(tiny64, images, labels)
+    looped = [one(tiny64, image, label) for image, label in zip(images, labels, strict=True)]
+    for heats, *wanted, eager in zip(found, *looped, every(tiny64, images[1], 0), strict=True):
+        for heat, alone in zip(heats, wanted, strict=True):
+            assert heat.shape == (12, 12) and alone.any()
+            np.testing.assert_allclose(heat, alone, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(eager, wanted[1], rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize("method", EVERY)

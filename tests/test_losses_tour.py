@@ -22,6 +22,7 @@ def network(tiny, monkeypatch):
     return gcpatch.smooth(tiny)
 
 
+@pytest.mark.slow
 def test_the_tour_writes_its_page_and_pictures(network, tmp_path, monkeypatch):
     monkeypatch.setattr(losses_tour, "FIVE", dict([*FIVE.items()][-1:]))
     tour = Tour(tmp_path, network, count=2, steps=2)

@@ -67,7 +67,7 @@ def assert_same_function(ours, oracle, *arguments):
 # --- stages, split, activations ----------------------------------------------
 
 
-@pytest.mark.parametrize("name", networks.MINIS)
+@pytest.mark.parametrize("name", ["mini_vgg_bn", "mini_resnext"])
 def test_a_network_can_be_cut_behind_every_stage(name):
     network, image = mini(name), pixels(32, 32, 3)
     logits, activations = network(image), network.activations(image)
@@ -130,12 +130,11 @@ def test_an_unknown_layer(tiny, layer):
         tiny.split(layer)
 
 
-@pytest.mark.parametrize("name", ["mini_vgg_bn", "mini_resnext"])
-def test_leading_axes(name):
-    network, images = mini(name), pixels(2, 3, 32, 32, 3)
+def test_leading_axes(tiny_resnet):
+    network, images = tiny_resnet, pixels(2, 3, 32, 32, 3)
     run = jax.jit(network)
     logits = run(images)
-    assert logits.shape == (2, 3, 10)
+    assert logits.shape == (2, 3, 7)
     for i, j in np.ndindex(2, 3):
         np.testing.assert_allclose(logits[i, j], run(images[i, j]), rtol=1e-4, atol=1e-5)
     assert np.ptp(logits, axis=(0, 1)).min() > 1e-3
@@ -143,8 +142,8 @@ def test_leading_axes(name):
     np.testing.assert_allclose(many, logits[0], rtol=1e-4, atol=1e-5)
 
 
-def test_accelerators_compute_the_same(accelerator):
-    network, image = mini("mini_resnext"), pixels(32, 32, 3)
+def test_accelerators_compute_the_same(tiny_resnet, accelerator):
+    network, image = tiny_resnet, pixels(32, 32, 3)
     ours = jax.jit(lambda image: network(image))(image)
     accelerator()
     theirs = jax.jit(lambda image: network(image))(image)

@@ -87,10 +87,8 @@ def test_dilation_padding_and_operations_without_a_rule(behind, x64):
     np.testing.assert_allclose(heat, wanted, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n == "mini_resnext" else pytest.mark.slow) for n in MINIS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MINIS)
 def test_a_mini(name, x64):
     network, scene = double(gcpatch.load(name)), scenes.draw(jax.random.key(1), 64)
     image, label = scene.image.astype("float64"), scene.label

@@ -63,13 +63,10 @@ class Pixels(torch.nn.Module):
         return self.model(Classifier({}, "").normalize(images))
 
 
-QUICK = ("mini_vgg_bn",)
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MINIS],
-)
+@pytest.fixture(scope="module", params=MINIS)
 def case(request):
     """A mini in both worlds, an image and a class."""
     with jax.enable_x64(True):

@@ -19,7 +19,7 @@ def run(tmp_path_factory):
         pixels = np.rint(image * 255).astype(np.uint8)
         images.write_png(folder / "photos" / f"{i}.png", pixels)
     (folder / "photos" / "bad.png").write_bytes(b"nothing")
-    common = ["--model", "mini_vgg", "--objective", "highlight", "--steps", "25", "--batch", "2"]
+    common = ["--model", "mini_vgg", "--objective", "highlight", "--steps", "3", "--batch", "2"]
     options = [*common, "--target", "runner-up", "--out", str(folder / "run")]
     assert cli.main(["attack", str(folder / "photos"), *options]) == 1
     return folder / "run"
