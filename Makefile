@@ -1,22 +1,64 @@
 # `make demo` shows what gcpatch does; `make test` checks it. Both need only Python and this file.
 PYTHON ?= python3
 BIN := .venv/bin
+SLOW = $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test lint clean test-slow test-networks test-attacks test-explainers \
+	test-experiments test-machines test-faults
 
 demo: .venv/gcpatch
 	$(BIN)/gcpatch demo --out runs/demo
 
 test: lint
-	$(BIN)/python -m pytest -n 2
-
-test-slow: .venv/tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# ---- what takes longer, by area; the times are those of two cores
+
+test-slow: test-networks test-attacks test-explainers test-experiments
+
+test-networks: .venv/tests
+	@echo "full-size networks and minis against PyTorch: about half an hour and 12 GB of memory"
+	$(BIN)/python -m pytest -m slow tests/test_convert.py tests/test_verify.py \
+		tests/test_networks.py tests/test_reference.py
+
+test-attacks: .venv/tests
+	@echo "what the attacks reach on the minis, incremental gradients at full size: half an hour"
+	$(SLOW) tests/test_minis.py tests/test_incremental.py tests/test_regions.py \
+		tests/test_expectation.py tests/test_bench.py
+
+test-explainers: .venv/tests
+	@echo "explainers of the minis against captum, pytorch-grad-cam and the naive loop: 5 minutes"
+	$(SLOW) tests/test_third_parties.py tests/test_occlusions.py
+
+test-experiments: .venv/tests
+	@echo "the experiments' commands with few steps: 10 minutes"
+	$(SLOW) tests/test_beyond.py tests/test_losses_tour.py tests/test_paper.py
+
+# ---- other processors, and deliberate mistakes
+
+# What optimises or compares, as processors without AVX-512, without AVX2, with one core, and with
+# PyTorch's plain kernels would compute it; with all of XLA's passes.
+SENSITIVE := tests/test_attacks.py tests/test_campaigns.py tests/test_minis.py tests/test_regions.py \
+	tests/test_expectation.py tests/test_transfer.py tests/test_verify.py tests/test_reference.py \
+	tests/test_beyond.py tests/test_paper.py tests/test_watching.py tests/test_devices.py \
+	tests/test_incremental.py tests/test_losses.py tests/test_explainers.py tests/test_gradients.py
+
+test-machines: .venv/tests
+	@echo "five settings, some three minutes each"
+	XLA_FLAGS=--xla_cpu_max_isa=AVX $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
+	XLA_FLAGS=--xla_cpu_max_isa=AVX2 $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
+	XLA_FLAGS=--xla_cpu_enable_fast_math=false $(BIN)/python -m pytest $(SENSITIVE)
+	taskset -c 0 $(BIN)/python -m pytest $(SENSITIVE)
+	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
+
+test-faults: .venv/tests
+	@echo "each of some sixty mistakes is planted in a copy of the tree: a quarter of an hour"
+	$(BIN)/python -m tests.faults
 
 .venv/gcpatch: pyproject.toml .ci/requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

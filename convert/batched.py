@@ -7,7 +7,7 @@ computes is what `convert.reference` computes.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from convert.operators import torch
 from convert.torchvision import twin
 from gcpatch.networks import Network
 
-nn, Tensor = torch.nn, torch.Tensor
+nn = torch.nn
+Tensor: TypeAlias = Any  # torch.Tensor; torch itself is imported late and has no types
 
 
 class Batched:

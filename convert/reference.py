@@ -8,12 +8,12 @@ with gcpatch. Images and tiles are `[3, h, w]` in [0, 1], the noise N is in norm
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from convert.operators import torch
 
 nn = torch.nn
-Tensor = torch.Tensor
+Tensor: TypeAlias = Any  # torch.Tensor; torch itself is imported late and has no types
 
 OBJECTIVES = ("hide", "highlight", "classify", "paper", "subramanya")  # the paper's and [16]'s
 OPTIMIZERS = {

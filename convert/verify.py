@@ -102,7 +102,7 @@ def verify(
     steps = (MINI_STEPS if name in MINIS else STEPS) if steps is None else steps
     optimizers = tuple(OPTIMIZERS) if name in MINIS else OF_LARGE
     tasks = len(images) + min(LOSSES_ON, len(images)) + (len(optimizers) if steps else 0)
-    with tqdm(total=tasks, desc=name, unit=" comparisons", dynamic_ncols=True) as bar:
+    with tqdm(total=tasks, desc=name, unit=" comparisons", dynamic_ncols=True, disable=None) as bar:
         return compare(network, state_dict, images, precision, steps, optimizers, bar.update)
 
 
@@ -132,7 +132,7 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
         network = _network_of(name, settings, weights)
         model = classifier(network, to_torch(network))
         wrong, errors = [], []
-        for record in tqdm(mine, desc=name, unit=" images", dynamic_ncols=True):
+        for record in tqdm(mine, desc=name, unit=" images", dynamic_ncols=True, disable=None):
             label, energy = _look(model, folder, record, region)
             wrong.append(label != record["png"]["id"])
             errors.append(abs(energy - record["energy_adversarial"]))

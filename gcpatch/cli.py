@@ -866,7 +866,7 @@ def _transfer(options: argparse.Namespace) -> int:
 def _track(items: Iterable[Any], unit: str = " images"):
     from tqdm import tqdm
 
-    return tqdm(items, unit=unit, delay=2)
+    return tqdm(items, unit=unit, delay=2, disable=None)  # None: where there is no terminal
 
 
 def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:

@@ -137,7 +137,7 @@ def _palette(key: PRNGKeyArray) -> Float[Array, "2 3"]:
     return jax.vmap(_colour)(jnp.stack(tints).reshape(2, 2), light)
 
 
-def _outline(key: PRNGKeyArray) -> Float[Array, "angle"]:
+def _outline(key: PRNGKeyArray) -> Float[Array, " angle"]:
     """Radius, at most 1, in `ANGLES` directions: a polygon, star or blob; stretched and turned."""
     kind, corners, notch, stretch, turn, *waves = jax.random.uniform(key, (15,))
     turned = jnp.arange(ANGLES) * (2 * jnp.pi / ANGLES) + 2 * jnp.pi * turn
@@ -162,7 +162,7 @@ def _outline(key: PRNGKeyArray) -> Float[Array, "angle"]:
 
 
 def _room(
-    centre: Float[Array, "2"], outline: Float[Array, "angle"], margin: float
+    centre: Float[Array, "2"], outline: Float[Array, " angle"], margin: float
 ) -> Float[Array, ""]:
     """Largest scale at which the outline, put here, keeps out of the corners and off the border.
 
@@ -180,7 +180,7 @@ def _room(
 
 
 def _place(
-    key: PRNGKeyArray, outline: Float[Array, "angle"], margin: float
+    key: PRNGKeyArray, outline: Float[Array, " angle"], margin: float
 ) -> tuple[Float[Array, "2"], Float[Array, ""]]:
     """Centre and scale: a scale first, then a centre with room for it, drawn outwards or not."""
     random = jax.random.uniform(key, (TRIES, 3))

@@ -17,6 +17,7 @@ from gcpatch.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS = 10.0  # between two looks of a log and of TensorBoard at the status
+CALM_SECONDS = 60.0  # between two lines where there is neither a terminal nor a log
 SCALARS = ("images_per_second", "image_steps_per_second", "memory_bytes", "failed", "fooled")
 
 
@@ -38,6 +39,8 @@ class Silent:
 class Watch(Silent):
     """Counts, and shows a bar on a terminal, JSON lines in a log, and scalars in TensorBoard.
 
+    Where standard error is no terminal, a line a minute and one at the end stand for the bar.
+
     Args:
         images: how many there are.
         done: how many of them an earlier run has done.
@@ -56,10 +59,17 @@ class Watch(Silent):
         self.finished, self.failed, self.taken, self.fooled = 0, 0, 0, 0
         self.log, self.start, self.said = log, time.monotonic(), 0.0
         self.bar = tqdm(
-            total=images, initial=done, unit=" images", desc="attacking",
-            dynamic_ncols=True, disable=log,
-        )  # fmt: skip
-        self.left = images - done
+            total=images,
+            initial=done,
+            unit=" images",
+            desc="attacking",
+            dynamic_ncols=True,
+            disable=log or None,  # None: where there is no terminal
+        )
+        self.bar.set_postfix_str("reading images and compiling")
+        self.calm = self.bar.disable and not log
+        self.told = time.monotonic()
+        self.images, self.left = images, images - done
         self.scalars = _scalars(tensorboard) if tensorboard else None
 
     def __enter__(self) -> "Watch":
@@ -67,6 +77,8 @@ class Watch(Silent):
 
     def __exit__(self, *_) -> None:
         self.bar.close()
+        if self.calm:
+            self._tell()
         self._say("end", **self.status())
         self._draw()
         if self.scalars:
@@ -87,10 +99,9 @@ class Watch(Silent):
         """Shows the pace; from time to time also in the log and in TensorBoard."""
         self.taken += count
         status = self.status()
-        parts = [f"{status['image_steps_per_second']:.0f} image-steps/s"]
-        parts += [f"{status['memory_bytes'] / 1e9:.1f} GB"]
-        parts += [f"{self.failed} failed"] if self.failed else []
-        self.bar.set_postfix_str(", ".join(parts))
+        self.bar.set_postfix_str(self._pace(status))
+        if self.calm and time.monotonic() - self.told >= CALM_SECONDS:
+            self._tell()
         if time.monotonic() - self.said >= SECONDS:
             self.said = time.monotonic()
             self._say("status", **status)
@@ -138,6 +149,19 @@ class Watch(Silent):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _pace(self, status: dict[str, Any]) -> str:
+        parts = [f"{status['image_steps_per_second']:.0f} image-steps/s"]
+        parts += [f"{status['memory_bytes'] / 1e9:.1f} GB"]
+        parts += [f"{self.failed} failed"] if self.failed else []
+        return ", ".join(parts)
+
+    def _tell(self) -> None:
+        """One line, for those who read what was written and see no bar."""
+        status, self.told = self.status(), time.monotonic()
+        done = f"{self.images - status['left']}/{self.images} images"
+        line = f"attacking: {done} in {status['seconds']:.0f} s, {self._pace(status)}"
+        print(line, file=sys.stderr, flush=True)
 
     def _say(self, event: str, **values: Any) -> None:
         if self.log:

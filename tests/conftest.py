@@ -1,7 +1,11 @@
 """Shapes are checked at every boundary of gcpatch while the tests run; tiny networks to run on."""
 
+import ctypes
+import gc
 import os
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 # Most of the time goes into compiling small programs, which no test runs for long: the compiler's
 # expensive passes are left out. They change no result; `make test-machines` runs with them.
@@ -9,6 +13,10 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 )
+# What was compiled once serves all workers, the processes that tests start, and the next run.
+PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +30,9 @@ install_import_hook("gcpatch", "beartype.beartype")  # before anything imports g
 
 with warnings.catch_warnings():  # beartype dislikes a base class of flax's nnx.List
     warnings.simplefilter("ignore", BeartypeDecorHintPep585DeprecationWarning)
+    from gcpatch import attacks, occlusions
     from gcpatch.networks import VGG, Network, ResNet, fill, parameters
+    from gcpatch.watching import memory
 
 
 def scatter(network: Network, seed: int = 0) -> Network:
@@ -35,6 +45,8 @@ def scatter(network: Network, seed: int = 0) -> Network:
     return fill(network, values)
 
 
+MOST_MEMORY = 1.2e9  # bytes of a worker
+KEEPERS = (attacks._one_step, attacks._reach, attacks._traced, occlusions._slide)
 VGG_OPTIONS = {"plan": (4, "M", 6, "M"), "normalized": False, "hidden": 8}
 RESNET_OPTIONS = {"blocks": (1, 1, 1, 1), "planes": 4, "groups": 2, "width_per_group": 64}
 FLAT = 6  # the side of `flat`'s images
@@ -59,11 +71,18 @@ def double(network: Network) -> Network:
     return fill(network, {k: np.asarray(v, np.float64) for k, v in parameters(network).items()})
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def forgetful():
-    """Compiled programs go with the module that needed them: they take gigabytes together."""
+    """Compiled programs take gigabytes together: once they take too much, all are dropped."""
     yield
+    if memory() < MOST_MEMORY:
+        return
+    for function in KEEPERS:
+        function.cache_clear()
     jax.clear_caches()
+    gc.collect()
+    with suppress(AttributeError):  # of glibc, which keeps what is freed
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture

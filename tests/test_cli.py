@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gcpatch
-from gcpatch import cli, images, methods
+from gcpatch import cli, images, methods, networks
 
 MINI = ["--model", "mini_resnext", "--weights", "random"]
 
@@ -184,6 +184,7 @@ def test_every_method_is_in_the_help(capsys):
 
 def test_models_lists_them_all(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("GCPATCH_HOME", str(tmp_path))
+    monkeypatch.setattr(networks, "NAMES", ("vgg19", "vgg19_bn", "mini_vgg"))
     assert cli.main(["models", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["vgg19_bn"]["parameters"] == 143_678_248

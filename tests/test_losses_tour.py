@@ -65,6 +65,7 @@ def test_the_table_has_a_line_for_each_loss(network):
     assert hidden < shown
 
 
+@pytest.mark.slow
 def test_a_quantity_is_measured_on_the_image_with_its_tile(network):
     found = bench.Bench(network, bench.REGIONS["patch"], 2)
     rows = bench.rows((36, 36), "patch")

@@ -321,6 +321,7 @@ def third_parties_agree(name, side):
     assert hot, "none of the maps has anything in it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MINIS)
 def test_third_parties_give_the_minis_the_same_map(name):
     third_parties_agree(name, 64)

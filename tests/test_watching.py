@@ -48,6 +48,27 @@ def test_a_bar_counts_what_an_earlier_run_did(capsys):
     assert "b: gone" in text
     assert "4/5" in text
     assert "1 failed" in text
+    assert len(text.splitlines()) == 2  # no terminal: one line for the bar, one for the image
+
+
+def test_a_bar_says_that_it_compiles(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with Watch(5) as watch:
+        before = str(watch.bar)
+        watch.steps(3)
+        assert "compiling" in before
+        assert "image-steps/s" in str(watch.bar) and "compiling" not in str(watch.bar)
+
+
+def test_without_a_terminal_there_is_a_line_a_minute(capsys, monkeypatch):
+    with Watch(5) as watch:
+        watch.steps(3)
+        watch.told -= watching.CALM_SECONDS
+        watch.steps(3)
+        watch.steps(3)
+    assert [line[:20] for line in capsys.readouterr().err.splitlines()] == [
+        "attacking: 0/5 image"
+    ] * 2
 
 
 def test_scalars_for_tensorboard(tmp_path, capsys):
