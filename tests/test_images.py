@@ -371,7 +371,8 @@ def test_a_cut_jpeg_is_not_saved_by_zeros_or_by_its_thumbnail(put):
     assert data.count(b"\xff\xd9") == 2
     assert read_image(put(data), 50).shape == (50, 50, 3)
     refused(put(data[: len(data) // 2]), "cut short")
-    refused(put(data[: len(data) // 2] + bytes(len(data))), "cut short")
+    for zeros in (len(data), 50 * len(data)):  # the latter are enough for Pillow
+        refused(put(data[: len(data) // 2] + bytes(zeros)), "cut short")
     progressive = encode(picture(200, 200), "JPEG", progressive=True)
     refused(put(progressive[: len(progressive) * 3 // 4]), "cut short")
 
