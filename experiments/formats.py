@@ -1,4 +1,4 @@
-"""Whether gcpatch reads pictures as Pillow does, on some 600 files of all sorts, or on yours.
+"""Whether gcpatch reads pictures as Pillow does, on some 700 files of all sorts, or on yours.
 
     python -m experiments.formats [FOLDER...]
 
@@ -10,6 +10,7 @@ any file is read otherwise and not refused.
 """
 
 import argparse
+import itertools
 import struct
 import sys
 import warnings
@@ -198,84 +199,90 @@ def made_by_pillow() -> Iterator[File]:
 def made_by_hand() -> Iterator[File]:
     """What Pillow does not write."""
     clear = picture()
-    solid, alpha = clear[..., :3], clear[..., 3:]
-    grey = solid.astype(int).mean(-1, keepdims=True).astype(np.uint8)
-    colours = {0: grey, 2: solid, 4: np.dstack([grey, alpha]), 6: clear, 3: grey >> 4}
-    for depth in (1, 2, 4, 8, 16):
-        for colour, samples in colours.items():
-            if (depth < 8 and colour not in (0, 3)) or (depth, colour) == (16, 3):
-                continue
-            scaled = samples.astype(int) * 257 + 3 if depth == 16 else samples >> max(0, 8 - depth)
-            if colour == 3:
-                scaled = np.minimum(samples, (1 << depth) - 1)
-            first = scaled[0, 0].astype(">u2").tobytes()
-            palette = chunk(b"PLTE", bytes(range(0, 240, 5))[: 3 << min(depth, 4)])
-            known = [palette] if colour == 3 else []
-            trns = {0: first, 2: first, 3: bytes(range(0, 256, 17))[: 1 << min(depth, 4)]}
-            for adam7 in (False, True):
-                name = f"depth {depth}, colour {colour}{', Adam7' * adam7}"
-                yield File("PNG", name, png(scaled, depth, colour, *known, adam7=adam7))
-                if colour in trns:
-                    body = chunk(b"tRNS", trns[colour])
-                    data = png(scaled, depth, colour, *known, body, adam7=adam7)
-                    yield File("PNG", f"{name}, tRNS", data)
-    swapped = solid[..., ::-1]
-    for header in (12, 40, 52, 56, 64, 108, 124):
-        for depth in (1, 2, 4, 8):
-            yield File(
-                "BMP", f"{depth} bits, header {header}", bmp(grey >> (8 - depth), depth, header)
-            )
-        yield File("BMP", f"24 bits, header {header}", bmp(swapped, 24, header))
-        if header == 12:
-            continue
-        words = (solid >> 3).astype(np.uint16) << np.array([10, 5, 0], np.uint16)
-        packed = words.sum(-1).astype("<u2")[..., None].view(np.uint8)
-        for last in (np.zeros_like(alpha), alpha):
-            four = np.dstack([swapped, last])
-            what = f"alpha {'set' if last.any() else 'zero'}, header {header}"
-            yield File("BMP", f"32 bits, {what}", bmp(four, 32, header))
-            for masks in ((0xFF0000, 0xFF00, 0xFF), (0xFF0000, 0xFF00, 0xFF, 0xFF000000)):
-                data = bmp(four, 32, header, masks)
-                yield File("BMP", f"32 bits, {len(masks)} masks, {what}", data)
-            data = bmp(np.dstack([last, solid]), 32, header, (0xFF00, 0xFF0000, 0xFF000000))
-            yield File("BMP", f"32 bits, XRGB masks, {what}", data)
-        yield File("BMP", f"16 bits, header {header}", bmp(packed, 16, header))
-        data = bmp(packed, 16, header, (0x7C00, 0x3E0, 0x1F))
-        yield File("BMP", f"16 bits, masks, header {header}", data)
-        yield File("BMP", f"upside down, header {header}", bmp(swapped, 24, header, upside=True))
-    for order in "<>":
-        for depth in (1, 2, 4, 8, 16, 32):
-            for photometric in (0, 1):
-                for planar in (False, True):
-                    level = (grey * 2.0 ** (depth - 8)).astype(np.int64)
-                    data = tiff(level, depth, photometric, planar, order)
-                    yield File("TIFF", f"grey {depth} {photometric} {planar} {order}", data)
-        for depth in (8, 16):
-            for planar in (False, True):
-                for strips in (1, 4):
-                    for name, samples, photometric, tags in (
-                        ("RGB", solid, 2, {}),
-                        ("RGBA", clear, 2, {"t338": (2,)}),
-                        ("RGBa", clear, 2, {"t338": (1,)}),
-                        ("RGBX", clear, 2, {"t338": (0,)}),
-                        ("CMYK", clear, 5, {}),
-                        ("LA", np.dstack([grey, alpha]), 1, {"t338": (2,)}),
-                        ("YCbCr", solid, 6, {"t530": (1, 1)}),
-                        ("LAB", solid, 8, {}),
-                    ):
-                        scaled = samples if depth == 8 else samples.astype(int) * 257
-                        data = tiff(scaled, depth, photometric, planar, order, strips, **tags)
-                        what = f"{name} {depth}{', planes' * planar}, {strips} strips, {order}"
-                        yield File("TIFF", what, data)
+    grey = clear[..., :3].mean(-1, keepdims=True).astype(np.uint8)
+    yield from _pngs(clear, grey)
+    yield from _bmps(clear, grey)
+    yield from _tiffs(clear, grey)
     for order in "<>":
         for kind in "BHI":
             block = exif(6, order, kind)
             for prefix in (b"", b"Exif\0\0"):
-                data = png(solid, 8, 2, chunk(b"eXIf", prefix + block))
+                data = png(clear, 8, 6, chunk(b"eXIf", prefix + block))
                 yield File("PNG", f"EXIF {prefix + block[:2]!r} {kind}", data)
             for container in ("JPEG", "WEBP"):
-                data = encode(solid.copy(), container, exif=b"Exif\0\0" + block)
+                data = encode(in_mode("RGB"), container, exif=b"Exif\0\0" + block)
                 yield File(container, f"EXIF {block[:2]!r} {kind}", data)
+
+
+def _pngs(clear: np.ndarray, grey: np.ndarray) -> Iterator[File]:
+    """Every depth and colour type, with and without Adam7 and tRNS."""
+    colours = {0: grey, 2: clear[..., :3], 3: grey, 4: np.dstack([grey, clear[..., 3]]), 6: clear}
+    for depth in (1, 2, 4, 8, 16):
+        for colour, samples in colours.items():
+            if (depth < 8 and colour not in (0, 3)) or (depth, colour) == (16, 3):
+                continue
+            scaled = samples.astype(int) * 256 + 77 if depth == 16 else samples >> 8 - depth
+            before, trns = [], scaled[0, 0].astype(">u2").tobytes()
+            if colour == 3:
+                before = [chunk(b"PLTE", (bytes(range(0, 240, 5)) * 16)[: 3 << depth])]
+                trns = bytes(range(0, 256, 17))[: 1 << depth]
+            for adam7 in (False, True):
+                name = f"depth {depth}, colour {colour}{', Adam7' * adam7}"
+                yield File("PNG", name, png(scaled, depth, colour, *before, adam7=adam7))
+                if colour < 4:
+                    data = png(scaled, depth, colour, *before, chunk(b"tRNS", trns), adam7=adam7)
+                    yield File("PNG", f"{name}, tRNS", data)
+
+
+def _bmps(clear: np.ndarray, grey: np.ndarray) -> Iterator[File]:
+    """Every header and depth; alpha that is set or zero; masks."""
+    blue, alpha = clear[..., 2::-1], clear[..., 3]
+    words = clear[..., :3].astype("<u2") >> 3 << np.array([10, 5, 0], "<u2")
+    packed = words.sum(-1).astype("<u2")[..., None].view(np.uint8)
+    rgb = (0xFF0000, 0xFF00, 0xFF)
+    for header in (12, 40, 52, 56, 64, 108, 124):
+        made = {f"{d} bits": bmp(grey >> 8 - d, d, header) for d in (1, 2, 4, 8)}
+        made["24 bits"] = bmp(blue, 24, header)
+        if header > 12:
+            made["upside down"] = bmp(blue, 24, header, upside=True)
+            made["16 bits"] = bmp(packed, 16, header)
+            made["16 bits, masks"] = bmp(packed, 16, header, (0x7C00, 0x3E0, 0x1F))
+            for name, last in (("zero", 0 * alpha), ("set", alpha)):
+                four = np.dstack([blue, last])
+                made[f"32 bits, alpha {name}"] = bmp(four, 32, header)
+                made[f"32 bits, alpha {name}, 3 masks"] = bmp(four, 32, header, rgb)
+                made[f"32 bits, alpha {name}, 4 masks"] = bmp(four, 32, header, (*rgb, 255 << 24))
+                masks = tuple(mask << 8 for mask in rgb)
+                made[f"32 bits, alpha {name}, first"] = bmp(
+                    four[..., [3, 0, 1, 2]], 32, header, masks
+                )
+        for name, data in made.items():
+            yield File("BMP", f"{name}, header {header}", data)
+
+
+def _tiffs(clear: np.ndarray, grey: np.ndarray) -> Iterator[File]:
+    """Depths and colours, in pixels and in planes, of both byte orders."""
+    kinds: dict[str, tuple[np.ndarray, int, dict[str, tuple[int, ...]]]] = {
+        "RGB": (clear[..., :3], 2, {}),
+        "RGBA": (clear, 2, {"t338": (2,)}),
+        "RGBa": (clear, 2, {"t338": (1,)}),
+        "RGBX": (clear, 2, {"t338": (0,)}),
+        "CMYK": (clear, 5, {}),
+        "LA": (np.dstack([grey, clear[..., 3]]), 1, {"t338": (2,)}),
+        "YCbCr": (clear[..., :3], 6, {"t530": (1, 1)}),
+        "LAB": (clear[..., :3], 8, {}),
+    }
+    for order, planar in itertools.product("<>", (False, True)):
+        where = f"{', planes' * planar} {order}"
+        for depth, photometric in itertools.product((1, 2, 4, 8, 16, 32), (0, 1)):
+            level = (grey * 2.0 ** (depth - 8)).astype(np.int64)
+            data = tiff(level, depth, photometric, planar, order)
+            yield File("TIFF", f"grey {depth} {photometric}{where}", data)
+        for depth, strips, name in itertools.product((8, 16), (1, 4), kinds):
+            samples, photometric, tags = kinds[name]
+            scaled = samples.astype(int) * 257 if depth == 16 else samples
+            data = tiff(scaled, depth, photometric, planar, order, strips, **tags)
+            yield File("TIFF", f"{name} {depth}, {strips} strips{where}", data)
 
 
 def planes(image: Any, data: bytes) -> np.ndarray | None:
