@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         integrated_gradients,
         smoothgrad,
     )
+    from gcpatch.images import read_image
     from gcpatch.losses import Evidence
     from gcpatch.networks import Network
     from gcpatch.occlusions import occlusion
@@ -66,6 +67,7 @@ _HOMES = {
     "layercam": "explainers",
     "load": "checkpoints",
     "occlusion": "occlusions",
+    "read_image": "images",
     "smooth": "rectifiers",
     "smoothgrad": "gradients",
     "xgrad_cam": "explainers",
@@ -96,6 +98,7 @@ __all__ = [
     "layercam",
     "load",
     "occlusion",
+    "read_image",
     "smooth",
     "smoothgrad",
     "universal",

@@ -42,8 +42,8 @@ class Mask:
     """Any region, as a picture: noise where it is white.
 
     Attributes:
-        file: a PNG; its grey level, 0 to 1, times `ratio` is P in eq. 4. It is scaled to the
-            image.
+        file: a picture; its grey level times its opacity, 0 to 1, times `ratio` is P in eq. 4.
+            It is scaled to the image.
         ratio: the share of the noise in the blend where the mask is white, in (0, 1].
     """
 
@@ -55,12 +55,14 @@ class Mask:
 
         Raises:
             ImageError: the file cannot be read.
-            PatchError: the ratio is out of range, or the mask is black.
+            PatchError: the ratio is out of range, or the mask is black or clear.
         """
-        grey = cv2.cvtColor(images.read_png(self.file), cv2.COLOR_RGB2GRAY)
+        grey = images.read_mask(self.file)
         inside = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA) / 255.0
         if not inside.any():
-            raise PatchError(f"{self.file}: the mask is all black; white is where noise goes")
+            raise PatchError(
+                f"{self.file}: the mask is all black or clear; white is where noise goes"
+            )
         return _whole(inside, self.ratio)
 
 

@@ -1,19 +1,24 @@
-"""gcpatch.images against files made here, with PIL as an independent reader and writer."""
+"""gcpatch.images against Pillow, on files made here, and against torchvision's transforms."""
 
-import io
 import os
+import re
 import struct
 import subprocess
 import sys
 import threading
 import zlib
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile
 
+import gcpatch
+from experiments import formats
+from experiments.formats import bmp, chunk, encode, exif, png, reference, tiff
 from gcpatch import images
 from gcpatch.images import (
     ImageError,
@@ -22,7 +27,9 @@ from gcpatch.images import (
     image_ids,
     read_bytes,
     read_image,
+    read_mask,
     read_png,
+    several_frames,
     write_png,
 )
 
@@ -40,30 +47,6 @@ def noise(height=HEIGHT, width=WIDTH):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def encode(image, kind, **options):
-    buffer = io.BytesIO()
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def exif(orientation):
-    block = Image.Exif()
-    block[0x112] = orientation
-    return block
-
-
-def chunk(kind, body):
-    checksum = struct.pack(">I", zlib.crc32(kind + body))
-    return struct.pack(">I", len(body)) + kind + body + checksum
-
-
-def png(width, height, depth, colour, rows, *before):
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(before) + body
-
-
 @pytest.fixture
 def put(tmp_path):
     def put(data, name="picture.bin"):
@@ -75,17 +58,13 @@ def put(tmp_path):
     return put
 
 
-def pil(data):
-    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
-
-
 def refused(path, *words, size=HEIGHT, read=None):
     """The message: one line, one sentence, the file's name and a remedy in it."""
     with pytest.raises(ImageError) as caught:
         read(path) if read else read_image(path, size)
     message = str(caught.value)
     assert message.startswith(repr(str(path))) and message.endswith(".")
-    assert "\n" not in message and "; " in message and "OpenCV" not in message
+    assert "\n" not in message and "; " in message and "Pillow" not in message
     assert ". " not in message.removeprefix(repr(str(path)))
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
     for word in words:
@@ -95,88 +74,91 @@ def refused(path, *words, size=HEIGHT, read=None):
 
 # ---------------------------------------------------------------- formats
 
+FILES = [*formats.made_by_pillow(), *formats.made_by_hand()]
+WHOLE = {"JPEG", "WEBP", "AVIF", "GIF"}  # containers of which nothing needs to be refused
+
+
+@pytest.mark.parametrize("container", sorted({file.container for file in FILES}))
+def test_files_are_read_as_pillow_reads_them_or_refused(container, capfd):
+    found = {file.name: formats.verdict(file) for file in FILES if file.container == container}
+    tally = Counter(found.values())
+    assert not [name for name, verdict in found.items() if verdict == "different"]
+    assert tally["equal"] > tally["refused"] * (1e9 if container in WHOLE else 1)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_table_notices_what_is_read_otherwise(monkeypatch):
+    nothing = SimpleNamespace(exif_transpose=lambda image, in_place: None)
+    monkeypatch.setattr(images, "ImageOps", nothing)
+    turned = {file.name: formats.verdict(file) for file in FILES if file.container == "WEBP"}
+    assert {name for name, verdict in turned.items() if verdict == "different"} == {
+        name for name in turned if re.search("EXIF.*[HI]$|turned [2-8]", name)
+    }
+
+
+FOUR = np.dstack([picture()[..., ::-1], np.zeros((HEIGHT, WIDTH), np.uint8)])
+DEEP = picture().astype(int) * 257
+MASKS = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+TURNED = np.rot90(picture(), -1)
+
 
 @pytest.mark.parametrize(
-    ("kind", "tolerance", "options"),
+    ("data", "truth"),
     [
-        ("PNG", 0, {}),
-        ("BMP", 0, {}),
-        ("WEBP", 0, {"lossless": True}),
-        ("WEBP", 5, {"quality": 90}),
-        ("JPEG", 3, {"quality": 95}),
-        ("JPEG", 3, {"quality": 95, "progressive": True}),
-        ("TIFF", 0, {}),
-        ("TIFF", 0, {"compression": "tiff_lzw"}),
-        ("TIFF", 0, {"compression": "tiff_adobe_deflate"}),
-        ("TIFF", 0, {"compression": "packbits"}),
+        (bmp(FOUR, 32), picture()),
+        (bmp(FOUR, 32, 52, MASKS[:3]), picture()),
+        (bmp(FOUR, 32, 124, MASKS[:3]), picture()),
+        (bmp(FOUR, 32, upside=True), picture()),
+        (tiff(DEEP, 16, 2, planar=True), picture()),
+        (tiff(DEEP, 16, 2, planar=True, order=">"), picture()),
+        (tiff(DEEP, 16, 2, planar=True, strips=5), picture()),
+        (tiff(np.dstack([DEEP, DEEP[..., 0] * 0 + 65535]), 16, 2, planar=True), picture()),
+        (png(picture(), 8, 2, chunk(b"eXIf", b"Exif\0\0" + exif(6))), TURNED),
+        (png(picture(), 8, 2, chunk(b"eXIf", exif(6, "<"))), TURNED),
+        (encode(picture(), "WEBP", lossless=True, exif=exif(6, prefix=b"Exif\0\0")), TURNED),
+        (encode(picture(), "TIFF", tiffinfo={274: 6}), TURNED),
+        (encode(picture()[..., 0], "TIFF", tiffinfo={262: 0}), picture()[..., :1]),
+        (tiff(picture()[..., :1], 8, 0), 255 - picture()[..., :1]),
+        (encode(picture(), "TIFF", big_tiff=True), picture()),
+        (encode(picture(), "PPM"), picture()),
     ],
 )
-def test_formats_are_told_by_content_and_match_pil(put, kind, tolerance, options):
-    data = encode(picture(), kind, **options)
-    image = read_image(put(data, "misnamed.txt"), HEIGHT)
-    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
-    assert image.flags.c_contiguous
-    np.testing.assert_allclose(image.astype(int), pil(data), atol=tolerance)
-    assert abs(image.astype(int) - picture()).mean() < 6  # not BGR
+def test_what_is_in_the_file_is_what_is_read(data, truth, put):
+    found = read_image(put(data, "misnamed.txt"), HEIGHT)
+    np.testing.assert_array_equal(found, np.broadcast_to(truth, found.shape))
+    assert found.flags.c_contiguous and found.dtype == np.uint8
 
 
-@pytest.mark.parametrize("interlace", [0, 1])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_gif(put, mode, interlace):
-    data = encode(Image.fromarray(picture()).convert(mode), "GIF", interlace=interlace)
-    np.testing.assert_array_equal(read_image(put(data), HEIGHT), pil(data))
+@pytest.mark.parametrize("header", [12, 40, 64])
+def test_the_palettes_of_old_bitmaps(header, put):
+    indices = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH, 1) % 256
+    image = read_image(put(bmp(indices, 8, header)), HEIGHT)  # of blue 255 - v
+    expected = np.concatenate([255 - indices, indices, indices], 2)
+    np.testing.assert_array_equal(image, expected)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "JPEG"])
-def test_grey_becomes_three_equal_channels(put, kind):
-    grey = picture()[..., 0]
-    image = read_image(put(encode(grey, kind)), HEIGHT)
-    assert (image == image[..., :1]).all()
-    np.testing.assert_allclose(image[..., 0].astype(int), grey, atol=4 if kind == "JPEG" else 0)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
-@pytest.mark.parametrize("mode", ["P", "1"])
-def test_palette_and_one_bit(put, kind, mode):
-    data = encode(Image.fromarray(picture()).convert(mode), kind)
-    np.testing.assert_array_equal(read_image(put(data), HEIGHT), pil(data))
-
-
-def test_grey_of_two_and_four_bits_is_scaled(put):
-    assert read_png(put(png(4, 1, 2, 0, b"\0\x1b")))[0, :, 0].tolist() == [0, 85, 170, 255]
-    assert read_png(put(png(2, 1, 4, 0, b"\0\x1f")))[0, :, 0].tolist() == [17, 255]
-
-
-def test_cmyk_jpeg_matches_pil(put):
-    data = encode(Image.fromarray(picture()).convert("CMYK"), "JPEG", quality=95)
-    assert Image.open(io.BytesIO(data)).mode == "CMYK"
-    np.testing.assert_allclose(read_image(put(data), HEIGHT).astype(int), pil(data), atol=2)
-
-
-@pytest.mark.parametrize("extension", [".png", ".tif"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_are_divided_by_257_and_rounded(put, extension, channels):
-    values = np.array([0, 128, 129, 256, 257, 385, 386, 32768, 65406, 65407, 65535], np.uint16)
-    side = len(values)
-    deep = np.repeat(np.tile(values, (side, 1))[..., None], channels, 2)
-    deep = deep if channels == 3 else deep[..., 0]
-    image = read_image(put(cv2.imencode(extension, deep)[1].tobytes()), side)
+@pytest.mark.parametrize("depth, order", [("png", ">"), ("tiff", "<"), ("tiff", ">")])
+def test_sixteen_bits_of_grey_are_divided_by_257_and_rounded(depth, order, put):
+    values = np.array([0, 128, 129, 256, 257, 385, 386, 32768, 65406, 65407, 65535])
+    deep = np.tile(values, (len(values), 1))[..., None]
+    data = png(deep, 16, 0) if depth == "png" else tiff(deep, 16, 1, order=order)
+    image = read_image(put(data), len(values))
     assert image[0, :, 1].tolist() == [round(int(value) / 257) for value in values]
     assert image[0, :, 1].tolist() == [0, 0, 1, 1, 1, 1, 2, 128, 254, 255, 255]
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF"])
 def test_transparency_is_laid_over_white(put, kind):
     alpha = np.tile(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, 1))
-    data = encode(np.dstack([picture(), alpha]), kind, **({"lossless": True, "exact": True}))
-    white = Image.new("RGBA", (WIDTH, HEIGHT), "white")
-    expected = Image.alpha_composite(white, Image.open(io.BytesIO(data)).convert("RGBA"))
-    image = read_image(put(data), HEIGHT)
-    np.testing.assert_allclose(image.astype(int), np.asarray(expected)[..., :3], atol=1)
-    assert (image[:, 0] == 255).all() and (image[:, -1] == picture()[:, -1]).all()
+    options = {"quality": 100} if kind == "AVIF" else {"lossless": True, "exact": True}
+    image = read_image(put(encode(np.dstack([picture(), alpha]), kind, **options)), HEIGHT)
+    share = alpha[..., None] / 255
+    expected = np.rint(picture() * share + 255 * (1 - share))
+    np.testing.assert_allclose(image, expected, atol=4 if kind == "AVIF" else 0)
+    assert (image[:, 0] == 255).all()
 
 
-def test_transparency_of_grey_palette_gif_and_sixteen_bits(put):
+def test_transparency_of_grey_palette_and_gif(put):
     grey = np.dstack([np.full((2, 2), 100, np.uint8), np.full((2, 2), 51, np.uint8)])
     assert (read_image(put(encode(Image.fromarray(grey, "LA"), "PNG")), 2) == 224).all()
     paletted = Image.new("P", (2, 2), 1)
@@ -185,85 +167,96 @@ def test_transparency_of_grey_palette_gif_and_sixteen_bits(put):
     for kind in ("PNG", "GIF"):
         image = read_image(put(encode(paletted, kind, transparency=0)), 2)
         assert image[0, 0].tolist() == [255, 255, 255] and image[1, 1].tolist() == [200, 10, 10]
-    deep = np.zeros((2, 2, 4), np.uint16)
-    deep[..., 3] = 32768
-    assert (read_image(put(cv2.imencode(".png", deep)[1].tobytes()), 2) == 127).all()
-    refused(put(png(2, 1, 8, 0, b"\0\5\7", chunk(b"tRNS", b"\0\5"))), "transparent")
+    row = np.array([[[5], [7]]] * 2)
+    clear = read_image(put(png(row, 8, 0, chunk(b"tRNS", b"\0\5"))), 2)
+    assert clear[0].tolist() == [[255] * 3, [7] * 3]
+    for depth in (2, 4, 16):  # Pillow compares the file's level with the pixels' scaled one
+        refused(put(png(row % 4, depth, 0, chunk(b"tRNS", b"\0\1"))), "clear", "alpha")
 
 
-def test_tiff_with_more_channels_is_refused_and_not_guessed(put):
-    for mode in ("RGBA", "LA", "CMYK"):
-        data = encode(Image.fromarray(picture()).convert(mode), "TIFF")
-        refused(put(data), "TIFF", f"{len(mode)} channels", "PNG")
+def test_the_first_frame_of_a_gif_that_does_not_cover_it(put):
+    data = bytearray(encode(Image.fromarray(picture(5, 6)).quantize(16), "GIF"))
+    at = data.index(b"\x2c\0\0\0\0")
+    data[6:10], data[at + 1 : at + 5] = struct.pack("<HH", 12, 12), struct.pack("<HH", 4, 3)
+    image = read_image(put(bytes(data)), 12)
+    np.testing.assert_array_equal(image, reference(bytes(data)))
+    assert (image[:3] == image[0, 0]).all() and len(np.unique(image[3:8, 4:10])) > 5
 
 
-def test_tiff_of_inverted_grey(put):
-    data = encode(picture()[..., 0], "TIFF", tiffinfo={262: 0})
-    np.testing.assert_array_equal(read_image(put(data), HEIGHT), pil(data))
-    deep = encode(picture()[..., 0].astype(np.uint16) * 257, "TIFF", tiffinfo={262: 0})
-    refused(put(deep), "16 bits")
-
-
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF", "MPO"])
 def test_first_frame_of_an_animation_or_page(put, kind):
     second = Image.fromarray(255 - picture())
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encode(picture(), kind, save_all=True, append_images=[second], **options)
-    assert Image.open(io.BytesIO(data)).n_frames == 2
-    image = read_image(put(data), HEIGHT).astype(int)
-    np.testing.assert_array_equal(image, pil(data))
-    assert abs(image - picture()).mean() < 8
+    image = read_image(put(data), HEIGHT)
+    np.testing.assert_array_equal(image, reference(data))
+    assert abs(image.astype(int) - picture()).mean() < 8
+    assert several_frames(data)
+    alone = encode(picture(), "JPEG" if kind == "MPO" else kind)
+    assert not several_frames(alone)
+    assert not several_frames(alone[: len(alone) // 2]) and not several_frames(b"")
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (cv2.imencode(".hdr", np.ones((4, 4, 3), np.float32))[1].tobytes(), ["Radiance HDR"]),
-        (cv2.imencode(".pfm", np.ones((4, 4, 3), np.float32))[1].tobytes(), ["PFM"]),
-        (b"v/1\x01\2\0\0\0channels", ["OpenEXR"]),
-        (encode(np.ones((4, 4), np.float32), "TIFF"), ["float32", "PNG"]),
-        (encode(np.ones((4, 4), np.int32), "TIFF"), ["int32"]),
-        (encode(picture(), "AVIF"), ["AVIF"]),
-        (encode(picture(), "TIFF", big_tiff=True), ["BigTIFF"]),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ["SVG"]),
-        (b"just a note to self", ["not an image", "JPEG", "WebP"]),
-        (b"BMW is a car maker, not a bitmap", ["not an image"]),
+        (cv2.imencode(".hdr", np.ones((4, 4, 3), np.float32))[1].tobytes(), ["not an image"]),
+        (cv2.imencode(".pfm", np.ones((4, 4), np.float32))[1].tobytes(), ["float"]),
+        (encode(np.ones((4, 4), np.float32), "TIFF"), ["float", "PNG"]),
+        (encode(np.ones((4, 4), np.int32), "TIFF"), ["integer"]),
+        (tiff(DEEP[..., :1], 16, 0), ["TIFF", "16 bits"]),
+        (tiff(DEEP[..., :1], 16, 1, t258=(12,)), ["TIFF", "12 bits"]),
+        (tiff(picture()[..., :1], 8, 0, planar=True), ["TIFF", "8 bits"]),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", ["not an image"]),
+        (encode(picture(), "EPS"), ["not an image"]),
+        (encode(picture(), "PDF"), ["not an image"]),
+        (encode(picture(), "TGA"), ["not an image"]),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ["not an image", "JPEG", "WEBP"]),
+        (b"BMW is a car maker, not a bitmap", []),
         (b"\0", ["not an image"]),
         (b"", ["empty"]),
     ],
 )
-def test_other_kinds_are_refused_by_name(put, data, words, capfd):
+def test_other_kinds_are_refused(put, data, words, capfd):
     refused(put(data, "photo.jpg"), *words)
     assert capfd.readouterr() == ("", "")
+
+
+def test_suffixes():
+    assert {".avif", ".jfif", ".jpe", ".jpeg", ".png", ".tiff", ".webp"} < set(images.SUFFIXES)
+    assert not {".eps", ".pdf", ".svg", ".txt", ".heic"} & set(images.SUFFIXES)
+
+
+def test_read_image_is_public(put):
+    path = put(encode(picture(60, 70), "PNG"))
+    np.testing.assert_array_equal(gcpatch.read_image(path, 32), read_image(path, 32))
+    assert "read_image" in gcpatch.__all__
+
+
+# ---------------------------------------------------------------- masks
+
+
+def test_a_mask_is_grey_times_opacity(put):
+    white = np.full((4, 4, 4), 255, np.uint8)
+    white[:2, :, 3] = 0
+    white[2, :, 3] = 51
+    white[3, 0, :3] = 100
+    for data in (encode(white, "PNG"), encode(white, "TIFF")):
+        mask = read_mask(put(data))
+        assert mask.tolist() == [[0] * 4, [0] * 4, [51] * 4, [100, 255, 255, 255]]
+    grey = Image.fromarray(white[..., [0, 3]].copy(), "LA")
+    np.testing.assert_array_equal(read_mask(put(encode(grey, "PNG"))), mask)
+    opaque = read_mask(put(encode(picture(), "PNG")))
+    np.testing.assert_array_equal(opaque, cv2.cvtColor(picture(), cv2.COLOR_RGB2GRAY))
+    refused(put(b"no"), "not an image", read=read_mask)
 
 
 # ---------------------------------------------------------------- orientation
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation(put, kind, orientation):
-    data = encode(picture(), kind, exif=exif(orientation))
-    image = read_image(put(data), HEIGHT).astype(int)
-    expected = pil(data).astype(int)
-    np.testing.assert_allclose(image, expected, atol=5)
-    if orientation > 1:  # the comparison must be able to fail
-        assert abs(expected - picture()).mean() > 20
-
-
-def test_exif_orientation_of_other_pixels(put):
-    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
-    alpha[:9] = 0
-    clear = read_image(put(encode(np.dstack([picture(), alpha]), "PNG", exif=exif(6))), HEIGHT)
-    assert (clear[:, -9:] == 255).all() and not (clear[:9, :-9] == 255).all()
-    deep = picture()[..., 0].astype(np.uint16) * 257
-    turned = read_image(put(encode(deep, "TIFF", exif=exif(6))), HEIGHT)
-    np.testing.assert_array_equal(turned[..., 0], np.rot90(picture()[..., 0], -1))
-
-
 def test_damaged_exif_or_absurd_orientation_is_ignored(put):
-    for block in (exif(99).tobytes(), b"Exif\0\0MM", b"Exif\0\0II*\0\xff\xff\xff\xff"):
-        data = encode(picture(), "JPEG", exif=block)
+    for block in (exif(99), b"MM", b"II*\0\xff\xff\xff\xff"):
+        data = encode(picture(), "JPEG", exif=b"Exif\0\0" + block)
         assert abs(read_image(put(data), HEIGHT).astype(int) - picture()).mean() < 3
 
 
@@ -297,27 +290,33 @@ def test_stretch_of_a_strip_averages_along_and_interpolates_across(put):
     np.testing.assert_allclose(image, expected, atol=1.5)
 
 
-@pytest.mark.parametrize("make", [picture, noise])
-@pytest.mark.parametrize("shape", [(375, 500), (500, 333), (300, 300), (90, 61), (7, 300)])
-@pytest.mark.parametrize("size", [224, 64, 33])
-def test_crop_is_torchvisions_resize_and_centre_crop(put, make, shape, size):
-    image = make(*shape)
-    height, width = shape
-    short = round(size * 256 / 224)
-    tall, wide = (
-        (int(short * height / width), short)
-        if width <= height
-        else (short, int(short * width / height))
+@pytest.mark.parametrize("shape", [(375, 500), (500, 333), (300, 300), (91, 61), (57, 300)])
+@pytest.mark.parametrize(
+    "size, resize", [(224, 256), (224, 232), (224, 224), (299, 342), (33, None)]
+)
+def test_crop_is_torchvisions_transform(put, shape, size, resize):
+    from convert.operators import torchvision
+
+    transform = torchvision.transforms._presets.ImageClassification(
+        crop_size=size, resize_size=resize or round(size * 256 / 224), mean=(0, 0, 0), std=(1, 1, 1)
     )
-    top, left = round((tall - size) / 2), round((wide - size) / 2)
-    resized = Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR)
-    expected = np.asarray(resized)[top : top + size, left : left + size].astype(int)
-    difference = abs(read_image(put(encode(image, "PNG")), size, "crop").astype(int) - expected)
-    assert difference.max() <= 1 and difference.mean() < 0.3
+    data = encode(noise(*shape), "PNG")
+    expected = transform(Image.fromarray(noise(*shape))).permute(1, 2, 0).numpy() * 255
+    found = decode(data, "x", size, "crop", resize)
+    np.testing.assert_array_equal(found, np.rint(expected))
+    if resize == 256:
+        np.testing.assert_array_equal(read_image(put(data), size, "crop"), found)
+
+
+def test_the_shorter_side_of_crop():
+    data = encode(picture(), "PNG")
+    for resize in (223, 20_001):
+        with pytest.raises(ValueError, match=f"resize must be from the size 224 .* not {resize}"):
+            decode(data, "x", 224, "crop", resize)
 
 
 @pytest.mark.parametrize("mode", images.RESIZE_MODES)
-@pytest.mark.parametrize("shape", [(1, 1), (1, 20000), (20000, 1), (2, 3)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 3)])
 def test_tiny_and_extreme_shapes(put, mode, shape):
     image = np.full((*shape, 3), (10, 120, 240), np.uint8)
     for size in (1, 224):
@@ -339,9 +338,15 @@ def test_bad_resize_modes(put, mode):
     assert repr(mode) in str(caught.value) and not isinstance(caught.value, ImageError)
 
 
+def test_what_crop_would_make_huge_is_refused(put):
+    path = put(encode(noise(1, 20_000), "PNG"))
+    assert read_image(path, 224).shape == (224, 224, 3)
+    refused(path, "long and thin", "256", read=lambda path: read_image(path, 224, "crop"))
+
+
 # ---------------------------------------------------------------- damage
 
-KINDS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"]
+KINDS = ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PPM"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -355,9 +360,9 @@ def test_files_cut_short_are_refused_quietly(put, kind, share, capfd):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_every_cut_of_jpeg_and_png_is_refused_without_noise(put, kind, capfd):
     data = encode(noise(16, 16), kind)
-    for length in range(12, len(data), max(1, len(data) // 150)):
-        refused(put(data[:length]), f"{kind} file cut short")
-    refused(put(data[:-1]), "cut short")
+    end = 1 if kind == "JPEG" else 5  # of a PNG, the end's own checksum may be missing
+    for length in (*range(12, len(data) - end, max(1, len(data) // 150)), len(data) - end):
+        refused(put(data[:length]))
     assert capfd.readouterr().err == ""
 
 
@@ -366,7 +371,8 @@ def test_a_cut_jpeg_is_not_saved_by_zeros_or_by_its_thumbnail(put):
     assert data.count(b"\xff\xd9") == 2
     assert read_image(put(data), 50).shape == (50, 50, 3)
     refused(put(data[: len(data) // 2]), "cut short")
-    refused(put(data[: len(data) // 2] + bytes(len(data))), "cut short")
+    for zeros in (len(data), 50 * len(data)):  # the latter are enough for Pillow
+        refused(put(data[: len(data) // 2] + bytes(zeros)), "cut short")
     progressive = encode(picture(200, 200), "JPEG", progressive=True)
     refused(put(progressive[: len(progressive) * 3 // 4]), "cut short")
 
@@ -382,16 +388,15 @@ def test_a_tail_does_no_harm(put, kind, tail):
 def test_png_checksums(put, capfd):
     data = encode(noise(), "PNG")
     for at in (20, len(data) // 2, len(data) - 14):
-        broken = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-        refused(put(broken), "damaged", "PNG")
+        refused(put(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]))
     assert capfd.readouterr().err == ""
 
 
 def test_damage_behind_right_checksums(put):
-    refused(put(png(64, 64, 8, 2, b"too few rows")), "damaged")
-    refused(put(png(0, 5, 8, 2, b"")), "damaged")
-    nothing = b"\xff\xd8\xff\xe0\0\x04ab\xff\xd9"
-    refused(put(nothing), "JPEG file cut short")
+    whole = png(noise(), 8, 2)
+    few = chunk(b"IDAT", zlib.compress(b"too few rows"))
+    refused(put(whole[:33] + few + whole[-12:]), "damaged")
+    refused(put(b"\xff\xd8\xff\xe0\0\x04ab\xff\xd9"))
 
 
 def test_random_damage_never_escapes_as_another_error(put, capfd):
@@ -407,25 +412,28 @@ def test_random_damage_never_escapes_as_another_error(put, capfd):
                 assert read_image(path, 8).shape == (8, 8, 3)
             except ImageError as error:
                 assert str(error).startswith(repr(str(path)))
-    assert "grfmt" not in capfd.readouterr().err  # OpenCV's own log
+    assert capfd.readouterr() == ("", "")
 
 
-def test_the_log_level_is_put_back_even_by_threads(put):
-    logging = getattr(cv2.utils, "logging", cv2)
-    before = logging.getLogLevel()
-    path = put(encode(noise(), "TIFF")[:-40])
-    try:
-        logging.setLogLevel(2)
-        threads = [
-            threading.Thread(target=lambda: [refused(path) for _ in range(20)]) for _ in range(6)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert logging.getLogLevel() == 2
-    finally:
-        logging.setLogLevel(before)
+def test_pillows_settings_are_put_back_even_by_threads(put, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    path, filters = put(encode(noise(), "TIFF")[:-40]), images.warnings.filters[:]
+    threads = [threading.Thread(target=lambda: [refused(path)] * 20) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    refused(path)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES and images.warnings.filters == filters
+
+
+def test_pillows_warnings_do_not_come_through(put, monkeypatch, recwarn):
+    data = encode(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH - 1)  # it warns up to twice that
+    images.warnings.simplefilter("error")
+    assert read_image(put(data), HEIGHT).shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(UserWarning):
+        Image.open(put(data)).getexif()
 
 
 # ---------------------------------------------------------------- bombs
@@ -434,84 +442,72 @@ def test_the_log_level_is_put_back_even_by_threads(put):
 def bomb(kind, side):
     """A small file whose header claims side x side pixels."""
     data = bytearray(encode(picture(), kind))
+    sides = struct.pack("<HH", side, side)
     if kind == "PNG":
-        return png(side, side, 8, 2, b"")
-    if kind == "JPEG":
-        at = data.index(b"\xff\xc0") + 5
-        data[at : at + 4] = struct.pack(">HH", side, side)
+        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        return (
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", header)
+            + chunk(b"IDAT", b"")
+            + chunk(b"IEND", b"")
+        )
+    if kind == "PPM":
+        return f"P6 {side} {side} 255\n".encode()
+    if kind == "TIFF":
+        return tiff(picture(), 8, 2, t256=(side,), t257=(side,))
+    if kind in ("JPEG", "AVIF"):
+        at, form = (
+            (data.index(b"\xff\xc0") + 5, ">HH")
+            if kind == "JPEG"
+            else (data.index(b"ispe") + 8, ">II")
+        )
+        struct.pack_into(form, data, at, side, side)
     if kind == "BMP":
         data[18:26] = struct.pack("<ii", side, -side)
     if kind == "GIF":
-        data[6:10] = struct.pack("<HH", side, side)
+        data[6:10] = sides
     if kind == "WEBP":
-        data[26:30] = struct.pack("<HH", side, side)
-    if kind == "TIFF":
-        return (
-            encode(Image.fromarray(picture()), "TIFF", tiffinfo={})
-            .replace(struct.pack("<HHII", 256, 4, 1, WIDTH), struct.pack("<HHII", 256, 4, 1, side))
-            .replace(struct.pack("<HHII", 257, 4, 1, HEIGHT), struct.pack("<HHII", 257, 4, 1, side))
-        )
+        data[26:30] = sides
     return bytes(data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bombs_are_refused_before_decoding(put, kind, monkeypatch):
-    monkeypatch.setattr(images, "_pixels", lambda data: pytest.fail("decoded"))
-    refused(put(bomb(kind, 16000)), "16000 x 16000", str(images.MAX_PIXELS), "smaller")
+@pytest.mark.parametrize("side", [10_001, 16_000])  # Pillow itself refuses from 13378 on
+def test_bombs_are_refused_before_decoding(put, kind, side, monkeypatch):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    refused(put(bomb(kind, side)), str(images.MAX_PIXELS), "smaller")
 
 
-def test_jpeg_tables_before_the_frame_and_a_second_smaller_frame(put):
-    data = encode(picture(31, 57), "JPEG")
-    frame, table = data.index(b"\xff\xc0"), data.index(b"\xff\xc4")
-    scan = data.index(b"\xff\xda")
-    swapped = data[:frame] + data[table:scan] + data[frame:table] + data[scan:]
-    np.testing.assert_array_equal(read_image(put(swapped), 8), read_image(put(data), 8))
-    assert images._jpeg_size(swapped) == (57, 31)
-    huge = bomb("JPEG", 16000)
-    at = huge.index(b"\xff\xda") + 14
-    refused(put(huge[:at] + data[frame:table] + huge[at:]), "16000 x 16000")
+def test_the_limit_holds_where_pillows_own_is_switched_off(put, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    refused(put(bomb("PNG", 60_000)), str(images.MAX_PIXELS), "smaller")
 
 
-def test_bombs_in_the_other_webp_headers(put):
-    lossless = bytearray(encode(picture(), "WEBP", lossless=True))
-    assert lossless[12:16] == b"VP8L"
-    lossless[21:25] = struct.pack("<I", 0x0FFFFFFF)
-    refused(put(bytes(lossless)), "16384 x 16384")
-    extended = bytearray(encode(picture(), "WEBP", exif=exif(1)))
-    assert extended[12:16] == b"VP8X"
-    extended[24:30] = b"\xff" * 6
-    refused(put(bytes(extended)), "16777216 x 16777216")
+def test_a_jpeg_of_many_scans_is_refused_before_decoding(put, monkeypatch):
+    data = encode(picture(), "JPEG", progressive=True)
+    at = data.index(b"\xff\xc2") + 5
+    huge = data[:at] + struct.pack(">HH", 9000, 9000) + data[at + 4 :]
+    last = huge[huge.rindex(b"\xff\xda") : huge.rindex(b"\xff\xd9")]
+    end = len(huge) - 2
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    refused(put(huge[:end] + last * 100 + huge[end:]), "scans")
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "lossless", "extended", "progressive", "big-endian"])
-def test_headers_tell_the_true_size(put, kind, monkeypatch):
-    options = {
-        "lossless": ("WEBP", {"lossless": True}),
-        "extended": ("WEBP", {"exif": exif(1)}),
-        "progressive": ("JPEG", {"progressive": True}),
-    }
-    kind, options = options.get(kind, (kind, {}))
-    if kind == "big-endian":
-        data = encode(Image.fromarray(picture(31, 57)[..., 0].astype(">u2")), "TIFF")
-        assert data[:2] == b"MM"
-    else:
-        data = encode(picture(31, 57), kind, **options)
+@pytest.mark.parametrize(
+    "kind, start", [("iTXt", b"k\0\1\0\0\0"), ("zTXt", b"k\0\0"), ("iCCP", b"k\0\0")]
+)
+def test_texts_and_profiles_that_unpack_to_much_are_refused(put, kind, start):
+    body = chunk(kind.encode(), start + zlib.compress(bytes(30_000_000), 1))
+    refused(put(png(picture(), 8, 2, body)), "damaged")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_limit_is_that_of_the_pixels(put, kind, monkeypatch):
+    data = encode(picture(31, 57), kind)
     monkeypatch.setattr(images, "MAX_PIXELS", 31 * 57)
     read_image(put(data), 8)
     monkeypatch.setattr(images, "MAX_PIXELS", 31 * 57 - 1)
-    refused(put(data), "57 x 31 pixels")
-
-
-def test_old_bitmap_header(put):
-    rows = bytes([1, 2, 3, 4, 5, 6, 0, 0])  # one row of two BGR pixels, padded to four
-    data = (
-        b"BM" + struct.pack("<IHHI", 34, 0, 0, 26) + struct.pack("<IHHHH", 12, 2, 1, 1, 24) + rows
-    )
-    assert read_image(put(data), 1).shape == (1, 1, 3)
-    wide = (
-        b"BM" + struct.pack("<IHHI", 34, 0, 0, 26) + struct.pack("<IHHHH", 12, 60000, 60000, 1, 24)
-    )
-    refused(put(wide + rows), "60000 x 60000")
+    refused(put(data), "pixels that are read")
 
 
 def test_a_huge_file_is_not_read(tmp_path):
@@ -520,16 +516,6 @@ def test_a_huge_file_is_not_read(tmp_path):
         file.write(b"\xff\xd8\xff")
         file.truncate(17 * images.MAX_PIXELS)
     refused(path, "more bytes")
-
-
-def test_opencvs_own_limits_are_translated(put, monkeypatch):
-    refused(put(png(1_000_001, 1, 8, 0, bytes(1_000_002))), "damaged or of a rare variant")
-
-    def fail(*arguments, **options):
-        raise cv2.error("OpenCV(5) pixels <= CV_IO_MAX_IMAGE_PIXELS")
-
-    monkeypatch.setattr(cv2, "imdecodeWithMetadata", fail)
-    refused(put(encode(picture(), "PNG")), "damaged or of a rare variant")
 
 
 # ---------------------------------------------------------------- files
@@ -642,7 +628,7 @@ def test_only_eight_bit_pictures_are_written(tmp_path, image):
 
 
 def test_read_png_takes_only_png(put):
-    refused(put(encode(picture(), "JPEG")), "JPEG", "only PNG", read=read_png)
+    refused(put(encode(picture(), "JPEG")), "(PNG)", read=read_png)
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch):
@@ -870,9 +856,9 @@ def test_many_equal_stems_take_linear_time():
     assert len(set(ids)) == 20_000 and ids[-1] == "a-image-20000"
 
 
-def test_only_numpy_and_opencv_are_needed():
+def test_neither_jax_nor_torch_is_needed():
     script = (
         f"import runpy, sys; runpy.run_path({images.__file__!r}); "
-        "sys.exit(bool({'PIL', 'torch', 'jax', 'flax'} & set(sys.modules)))"
+        "sys.exit(bool({'torch', 'jax', 'flax'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import FLAT
+from PIL import Image
 
 import gcpatch
 from gcpatch import cli, images, regions, scenes
@@ -44,6 +45,19 @@ def test_a_mask_is_scaled_to_the_image_and_its_grey_is_the_ratio(mask):
     np.testing.assert_allclose(place.ratio[96, 96], 0.5 * 128 / 255, rtol=1e-6)
     assert not place.ratio[:60].any()
     np.testing.assert_allclose(covered(place, (2, 1), (128, 128)), [[0], [1]], rtol=1e-5)
+
+
+def test_a_mask_changes_nothing_where_it_is_clear(tmp_path):
+    white = np.full((SIDE, SIDE, 4), 255, np.uint8)
+    white[: SIDE // 2, :, 3] = 0
+    white[SIDE // 2 :, SIDE // 2 :, 3] = 128
+    for kind in ("PNG", "WEBP"):
+        Image.fromarray(white).save(tmp_path / "mask", kind, lossless=True, exact=True)
+        ratio = Mask(str(tmp_path / "mask")).place(SIDE, SIDE).ratio[..., 0]
+        np.testing.assert_allclose(ratio, white[..., 3] / 255, rtol=1e-6)
+    Image.fromarray(white[: SIDE // 2]).save(tmp_path / "clear.png")
+    with pytest.raises(PatchError, match="all black or clear"):
+        Mask(str(tmp_path / "clear.png")).place(SIDE, SIDE)
 
 
 def test_the_coverage_of_a_mask_that_is_a_square_is_the_squares():
