@@ -8,10 +8,16 @@ import pytest
 
 from gcpatch import inputs
 from gcpatch.images import ImageError
+from gcpatch.listing import image_id
 
 
 def find(*sources, **options):
     return inputs.find(sources, 16, "stretch", **options).items
+
+
+def id_of(path):
+    """The id of a file."""
+    return image_id(os.path.realpath(path))
 
 
 def plain(identity):
