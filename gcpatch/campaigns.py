@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gcpatch import hints, images, labels, metrics, regions, render
+from gcpatch import images, labels, metrics, regions, render
 from gcpatch.ahead import ahead
 from gcpatch.attacks import Attack, Problem, pose, start
 from gcpatch.checkpoints import digest
@@ -122,9 +122,6 @@ def run(
         OSError: the run's folder cannot be written; what is recorded is whole.
     """
     campaign = _Campaign(journal, network, patch, attack, target, seed, watch or Silent())
-    items, notes = hints.labelled(items, network.categories)
-    for note in notes:
-        campaign.watch.note(note)
     yield from campaign.run(items, batch, PRECISIONS[precision], devices, every)
 
 

@@ -409,7 +409,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _attack(options: argparse.Namespace) -> int:
     import jax
 
-    from gcpatch import campaigns, checkpoints, inputs, labels, report, watching
+    from gcpatch import campaigns, checkpoints, hints, inputs, labels, report, watching
     from gcpatch.images import RESIZE_MODES
     from gcpatch.journal import Journal
 
@@ -421,9 +421,10 @@ def _attack(options: argparse.Namespace) -> int:
     (part, parts), out = _part(options)
     batch = _batch(options.batch)
     found = inputs.find(options.images, IMAGE_SIZE, options.resize_mode, options.out)
-    items = found.items[part - 1 :: parts]
     network = checkpoints.load(options.model, options.weights, seed=options.seed)
     labels.check(options.target, network.categories)
+    items, notes = hints.labelled(found.items, network.categories)
+    items = items[part - 1 :: parts]
     settings = {
         "model": network.name, "target": options.target, "seed": options.seed,
         "resize_mode": options.resize_mode, "precision": options.precision,
@@ -439,7 +440,7 @@ def _attack(options: argparse.Namespace) -> int:
         ) as watch,
         watch.signals(),
     ):
-        for note in found.notes:
+        for note in found.notes + notes:
             watch.note(note)
         for record in campaigns.run(
             journal, network, items, patch, attack, target=options.target, seed=options.seed,

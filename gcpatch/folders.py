@@ -41,28 +41,26 @@ def find_files(
     """
     output = None if without is None else real(str(without))
     ours = cache(partial(_ours, output))
+    files = [file for source in sources for file in _expand(source, real, ours, left)]
+    files.sort(key=_order)
     found: dict[str, Entry] = {}
-    for source in sources:
-        for path, root in _expand(source, real, ours, left):
-            target = os.path.realpath(path) if path.is_symlink() else str(path)
-            folder, name = os.path.split(target)
-            identity = os.path.join(real(folder), name)
-            if output is not None and identity.startswith(os.path.join(output, "")):
-                left.folders[str(without)] += 1
-                continue
-            inner = path.relative_to(root).parts if root else ()
-            hint = Hint(str(root), inner[0]) if len(inner) > 1 else None
-            entry = Entry(identity, str(path), str(path), hint=hint)
-            first = found.setdefault(identity, entry)
-            if _rank(entry) < _rank(first):
-                found[identity] = entry
-    return sorted(found.values(), key=lambda entry: raw(entry.path).split(b"/"))
+    for path, root in files:
+        target = os.path.realpath(path) if path.is_symlink() else str(path)
+        folder, name = os.path.split(target)
+        identity = os.path.join(real(folder), name)
+        if output is not None and identity.startswith(os.path.join(output, "")):
+            left.folders[str(without)] += 1
+            continue
+        inner = path.relative_to(root).parts if root else ()
+        hint = Hint(str(root), inner[0]) if len(inner) > 1 else None
+        found.setdefault(identity, Entry(identity, str(path), str(path), hint=hint))
+    return list(found.values())
 
 
-def _rank(entry: Entry) -> tuple[bool, list[bytes]]:
-    """Of a file's names its own goes before links to it, and then the alphabet decides."""
-    linked = os.path.basename(entry.path) != os.path.basename(entry.identity)
-    return linked, raw(entry.path).split(b"/")
+def _order(file: tuple[Path, Path | None]) -> tuple[list[bytes], bool, int]:
+    """By name; of the sources that name a file, the one whose folder is the highest."""
+    path, root = file
+    return raw(str(path)).split(b"/"), root is None, len(str(root))
 
 
 def _ours(without: str | None, folder: str) -> bool:

@@ -13,7 +13,7 @@ from gcpatch import images
 from gcpatch.images import ImageError
 from gcpatch.listing import Entry, native
 
-MEMBER = re.compile(r"(.*?\.tar)[/:](.+)", re.IGNORECASE | re.DOTALL)
+ARCHIVE = re.compile(r"\.tar(?=[/:].)", re.IGNORECASE | re.DOTALL)
 
 
 def entries(
@@ -52,10 +52,10 @@ def entries(
 
 
 def _member(where: str, members: Callable[[str], Mapping[str, Entry]]) -> Entry | None:
-    match = MEMBER.fullmatch(where)
-    if not match or "\0" in where or not os.path.isfile(match[1]):
-        return None
-    return members(match[1]).get(os.path.normpath(match[2]))
+    for match in ARCHIVE.finditer(where) if "\0" not in where else ():
+        if os.path.isfile(archive := where[: match.end()]):
+            return members(archive).get(os.path.normpath(where[match.end() + 1 :]))
+    return None
 
 
 def _class(listed: str, name: str, value: Any) -> str | None:

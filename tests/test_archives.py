@@ -203,6 +203,8 @@ HOSTILE = {
     "digits as a length": (b"0" * 255 + b"9 a=b\n", "is malformed"),
     "a length that is too long": (b"99 a=b\n", "is malformed"),
     "a length that is too short": (b"5 a=bcd\n", "is malformed"),
+    "a length beyond the header": (b"9999999 a=b\n", "is malformed"),
+    "a length of nothing": (b"9 a=bcde\n0 a=b\n", "is malformed"),
     "no length": (b"a=b\n", "is malformed"),
     "no key": (b"6 =bc\n", "is malformed"),
     "one key over all records": (b"2 " * 5000 + b"=\n", "is malformed"),

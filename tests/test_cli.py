@@ -9,7 +9,7 @@ import pytest
 from packing import id_of, plain
 
 import gcpatch
-from gcpatch import cli, images, methods
+from gcpatch import campaigns, cli, images, methods
 
 MINI = ["--model", "mini_resnext", "--weights", "random"]
 
@@ -187,6 +187,25 @@ def test_an_image_that_is_the_target_already_is_no_failure(photos, tmp_path, cap
     out = capsys.readouterr().out
     assert "1 images, 0 failed, 1 skipped" in out and "already" in out
     assert cli.main(["report", str(tmp_path / "run")]) == 0
+
+
+def test_every_shard_gets_the_labels_of_the_whole_list(photos, tmp_path, monkeypatch, capsys):
+    network = gcpatch.load("mini_resnext", "random")
+    folders = [network.categories[2].upper(), "1", "holidays"]
+    for folder in folders:
+        (photos / "val" / folder).mkdir(parents=True)
+        (photos / "val" / folder / "1.png").touch()
+    given = []
+    monkeypatch.setattr(campaigns, "run", lambda *run, **options: given.extend(run[2]) or iter(()))
+    for shard in ("1/3", "2/3", "3/3"):
+        options = ["--shard", shard, "--out", str(tmp_path / shard.replace("/", "-"))]
+        assert cli.main(["attack", str(photos / "val"), *MINI, *options]) == 0
+        assert "no labels from folders or sidecars: there is no class" in capsys.readouterr().err
+    assert [item.label for item in given] == [None] * 3
+    (photos / "val" / "holidays" / "1.png").unlink()
+    options = ["--shard", "1/2", "--out", str(tmp_path / "run")]
+    assert cli.main(["attack", str(photos / "val"), *MINI, *options]) == 0
+    assert "labels from 2 classes" in capsys.readouterr().err and given[-1].label == "1"
 
 
 def test_explain_by_another_method(photos, tmp_path, capsys):

@@ -134,11 +134,12 @@ def test_a_folder_named_like_an_image(tree):
     assert "album.jpg/inner.png" in found("data/*.jpg") and "album.jpg" not in found("data")
 
 
-def test_a_real_file_goes_before_links_to_it_whatever_the_alphabet_says(tree):
+def test_a_file_has_one_id_by_whichever_link_it_is_found(tree):
     os.symlink("b.jpg", "data/aa.jpg")
-    assert "b.jpg" in found("data") and "aa.jpg" not in found("data")
-    (entry,) = listed("data/aa.jpg")[0]
-    assert image_id(entry.identity) == image_id(str(tree / "data" / "b.jpg"))
+    os.symlink("../b.jpg", "data/cats/z.jpg")
+    for source in ("data", "data/b.jpg", "data/aa.jpg", "data/cats"):
+        ids = [image_id(entry.identity) for entry in listed(source)[0]]
+        assert ids.count(image_id(str(tree / "data" / "b.jpg"))) == 1
 
 
 # ---------------------------------------------------------------- gcpatch's own
@@ -240,3 +241,5 @@ def test_the_folders_below_a_source_may_be_classes(tree):
         root = pattern.partition("/data")[0] + "/data" if pattern[0] == "/" else "data"
         assert hints(pattern)["1.jpeg"] == (root, "cats")
     assert hints("data/cats/1.jpeg") == {"1.jpeg": None}
+    for several in (("data/cats/1.jpeg", "data/cats", "data"), ("data", "data/cats/1.jpeg")):
+        assert hints(*several)["1.jpeg"] == ("data", "cats")

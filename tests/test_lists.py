@@ -166,13 +166,17 @@ def test_a_manifest_names_members_of_archives(data, cell):
 def test_members_that_are_not_there_cost_only_themselves(data):
     pack("x.tar", {"a.png": b""})
     os.mkdir("folder.tar")
+    pack("folder.tar/x.tar", {"c.png": (data / "a.png").read_bytes()})
     write("folder.tar/a.png", (data / "a.png").read_bytes())
     cells = ["x.tar/gone.png", "gone.tar/a.png", "folder.tar/a.png", "x.tar/../photos/a.png"]
-    gone, no_archive, folder, climbing = find(write("list.csv", "\n".join(["path", *cells])))
+    cells += ["folder.tar/x.tar/c.png"]
+    gone, no_archive, folder, climbing, nested = find(
+        write("list.csv", "\n".join(["path", *cells]))
+    )
     for item in (gone, no_archive, climbing):
         with pytest.raises(ImageError, match="cannot be read"):
             item.read()
-    assert folder.read().pixels.shape == (16, 16, 3)
+    assert folder.read().pixels.shape == nested.read().pixels.shape == (16, 16, 3)
     write("x.tar", b"no archive")
     assert "'x.tar' is no whole tar archive" in refusal("list.csv")
 
