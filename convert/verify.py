@@ -14,10 +14,9 @@ from convert import ConvertError, reference
 from convert.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
 from convert.operators import torch
 from convert.torchvision import from_torch, load_weights, to_torch
-from gcpatch import checkpoints, regions
+from gcpatch import checkpoints, inputs, regions
 from gcpatch.attacks import OPTIMIZERS
 from gcpatch.errors import UserError
-from gcpatch.images import find_images, read_image
 from gcpatch.merging import read_records
 from gcpatch.networks import MINIS, NAMES, PAPER, Network, create, random
 from gcpatch.patches import Patch
@@ -79,7 +78,8 @@ def pair(name: str, weights: str | None) -> tuple[Network, Mapping[str, Any]]:
 def pictures(name: str, folder: Path | None) -> UInt8[np.ndarray, "n size size 3"]:
     """A folder's images, or scenes and random pixels."""
     if folder is not None:
-        return np.stack([read_image(path, SIZE) for path in find_images([folder])])
+        found = inputs.find([folder], SIZE, "stretch")
+        return np.stack([item.read().pixels for item in found.items])
     count = (MINI_IMAGES if name in MINIS else IMAGES) - RANDOM_IMAGES
     scenes = np.rint(np.asarray(draw_batch(0, count, size=SIZE).image) * 255).astype(np.uint8)
     shape = (RANDOM_IMAGES, SIZE, SIZE, 3)
@@ -124,7 +124,7 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
     Raises:
         UserError: it is not the folder of a run, or its weights are not at hand.
     """
-    records = [record for record in read_records(folder) if record["error"] is None]
+    records = [r for r in read_records(folder) if r["error"] is None and not r.get("skipped")]
     settings, region = _settings(folder)
     rows, differing = [], []
     for name in dict.fromkeys(record["model"] for record in records):

@@ -11,6 +11,7 @@ any file is read otherwise and not refused.
 
 import argparse
 import itertools
+import os
 import struct
 import sys
 import warnings
@@ -18,12 +19,15 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from gcpatch import images
+from gcpatch.folders import find_files
+from gcpatch.listing import LeftOut
 
 HEIGHT, WIDTH = 13, 19
 ORIENTATIONS = range(1, 9)
@@ -337,8 +341,8 @@ def main() -> int:
     parser.add_argument("folders", nargs="*", metavar="FOLDER", help="read these instead")
     folders = parser.parse_args().folders
     files = [
-        File(path.suffix.lower(), str(path), path.read_bytes())
-        for path in (images.find_images(folders) if folders else ())
+        File(Path(entry.path).suffix.lower(), entry.path, Path(entry.path).read_bytes())
+        for entry in find_files(folders, os.path.realpath, LeftOut())
     ] or [*made_by_pillow(), *made_by_hand()]
     table: dict[str, Counter[str]] = defaultdict(Counter)
     for file in files:

@@ -45,7 +45,8 @@ FIELDS = (
     "id", "source", "sha256", "model", "objective", "target", "label", "clean", "adversarial",
     "png", "steps", "converged", "fooled_class", "fooled_explanation", "fooled_both",
     "energy_clean", "energy_adversarial", "pointing_clean", "pointing_adversarial", "map_iou",
-    "map_rank_correlation", "loss", "linf", "l2", "psnr", "pixels_changed_share", "error",
+    "map_rank_correlation", "loss", "linf", "l2", "psnr", "pixels_changed_share",
+    "skipped", "error",
 )  # fmt: skip
 
 
@@ -94,7 +95,8 @@ def run(
     """Attacks the items that the journal lacks and writes their files and records.
 
     Images are read ahead of the devices and written behind them, in threads. An item that cannot
-    be done costs only itself: its record says why. What is under way is kept in snapshots, which
+    be done costs only itself: its record says why, as does that of one that is `skipped` because it
+    is taken for its target as it is. What is under way is kept in snapshots, which
     the next run in the same folder takes up; the outcome is that of a run without a break.
 
     Args:
@@ -103,7 +105,8 @@ def run(
         items: the images.
         patch: where the perturbation lies, and its ratio.
         attack: how to optimise it.
-        target: one of `labels.RULES`, or a class by name or number, for items without their own.
+        target: one of `labels.RULES`, or a class by name, number or WordNet ID, for items without
+            their own.
         seed: of everything random; an image's own numbers come from it and the image's digest.
         batch: how many images a device optimises at a time. Records do not depend on the number
             of devices; they depend on this, by rounding.
@@ -124,6 +127,14 @@ def run(
 
 class _Stop(Exception):  # noqa: N818
     """Somebody asked for an end."""
+
+
+class _Skipped(Exception):  # noqa: N818
+    """An image that is not to be attacked, and its record."""
+
+    def __init__(self, record: dict[str, Any]):
+        super().__init__(record["skipped"])
+        self.record = record
 
 
 class _Campaign:
@@ -179,6 +190,9 @@ class _Campaign:
             for item, future in looks:
                 try:
                     clean = future.result()
+                except _Skipped as skip:
+                    self.writing.append(pool.submit(self._append, item, skip.record))
+                    continue
                 except Exception as error:  # whatever is wrong with this one image
                     self.writing.append(pool.submit(self._append, item, _blamed(item, error)))
                     continue
@@ -291,7 +305,15 @@ def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
     image = jnp.asarray(picture.pixels, jnp.float32) / 255
     logits, heat = jax.tree.map(np.asarray, look(network, image, jnp.asarray(-1)))
     label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
-    target = labels.choose(rule, logits, network.categories, _seeds(seed, picture.sha256))
+    try:
+        target = labels.choose(rule, logits, network.categories, _seeds(seed, picture.sha256))
+    except labels.AlreadyTarget as error:
+        known = {
+            "sha256": picture.sha256, "target": _named(network, int(logits.argmax())),
+            "label": _named(network, label) if item.label else None,
+            "clean": _answer(network, logits), "skipped": str(error),
+        }  # fmt: skip
+        raise _Skipped(known) from None
     _, of_target = look(network, image, jnp.asarray(target))
     return _Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
 

@@ -409,7 +409,7 @@ def _demo(options: argparse.Namespace) -> int:
 def _attack(options: argparse.Namespace) -> int:
     import jax
 
-    from gcpatch import campaigns, checkpoints, inputs, labels, report, watching
+    from gcpatch import campaigns, checkpoints, hints, inputs, labels, report, watching
     from gcpatch.images import RESIZE_MODES
     from gcpatch.journal import Journal
 
@@ -420,10 +420,11 @@ def _attack(options: argparse.Namespace) -> int:
         raise UserError(f"--checkpoint-every is {options.checkpoint_every}; it must be over 0")
     (part, parts), out = _part(options)
     batch = _batch(options.batch)
-    items = inputs.find(options.images, IMAGE_SIZE, options.resize_mode)
-    items = items[part - 1 :: parts]
+    found = inputs.find(options.images, IMAGE_SIZE, options.resize_mode, options.out)
     network = checkpoints.load(options.model, options.weights, seed=options.seed)
     labels.check(options.target, network.categories)
+    items, notes = hints.labelled(found.items, network.categories)
+    items = items[part - 1 :: parts]
     settings = {
         "model": network.name, "target": options.target, "seed": options.seed,
         "resize_mode": options.resize_mode, "precision": options.precision,
@@ -439,6 +440,8 @@ def _attack(options: argparse.Namespace) -> int:
         ) as watch,
         watch.signals(),
     ):
+        for note in found.notes + notes:
+            watch.note(note)
         for record in campaigns.run(
             journal, network, items, patch, attack, target=options.target, seed=options.seed,
             batch=min(batch, -(-len(items) // len(devices))), precision=options.precision,
@@ -593,12 +596,14 @@ def _explain(options: argparse.Namespace) -> int:
 
     _choose("method", options.method, methods.METHODS)
     _choose("resize mode", options.resize_mode, images.RESIZE_MODES)
-    items = inputs.find(options.images, IMAGE_SIZE, options.resize_mode)
+    items, notes = inputs.find(options.images, IMAGE_SIZE, options.resize_mode, options.out)
     network = checkpoints.load(options.model, options.weights)
     label = -1 if options.label == "top" else labels.find(options.label, network.categories)
     classify = jax.jit(lambda network, image: network(image))
     explain = methods.compiled(options.method)
     rows, failed = [], False
+    for note in notes:
+        print(f"gcpatch explain: {note}", file=sys.stderr)
     for item in _track(items):
         row: dict[str, Any] = {"id": item.id, "source": item.source, "error": None}
         rows.append(row)
@@ -880,8 +885,8 @@ def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
     _table(
         ("image", "clean", "attacked", "class", "map", "energy", "steps"),
         [
-            (record["id"], record["error"], "", "", "", "", "")
-            if record["error"]
+            (record["id"], record["error"] or record["skipped"], "", "", "", "", "")
+            if record["error"] or record["skipped"]
             else (
                 record["id"],
                 f"{record['clean']['name']} {record['clean']['probability']:.2f}",
@@ -904,7 +909,16 @@ def _print_summary(summary: dict[str, Any]) -> None:
         )
         if summary[key] is not None
     ]  # fmt: skip
-    print(f"{summary['images']} images, {summary['failed']} failed; fooled: {', '.join(rates)}")
+    skipped = f", {summary['skipped']} skipped" if summary["skipped"] else ""
+    print(
+        f"{summary['images']} images, {summary['failed']} failed{skipped}; "
+        f"fooled: {', '.join(rates)}"
+    )
+    if summary["accuracy_clean"] is not None:
+        print(
+            f"accuracy: {summary['accuracy_clean']:.1%} clean, "
+            f"{summary['accuracy_robust']:.1%} attacked"
+        )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

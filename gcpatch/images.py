@@ -1,20 +1,16 @@
-"""Image files: find them, name them, read them as the networks want them, write PNGs.
+"""Image files: read them as the networks want them, write PNGs.
 
 `read_image` reads what Pillow reads of `KINDS`, told apart by content and not by suffix.
 Every refusal is an `ImageError`: one sentence that names the file and says what to do.
 """
 
 import os
-import re
 import stat
 import threading
-import unicodedata
 import uuid
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
 from io import BufferedReader, BytesIO
 from pathlib import Path
 
@@ -43,107 +39,6 @@ KINDS = tuple(kind for kind in _WANTED if kind in _FOUND.values() and kind != "M
 
 class ImageError(UserError):
     """A file that cannot be used as an image, or a source without images; one sentence."""
-
-
-# ---------------------------------------------------------------- finding and naming
-
-
-def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """The image files that `sources` name, sorted, each file once.
-
-    A source is a file (taken whatever its suffix), a folder (searched through all its levels,
-    links to folders included, for `SUFFIXES` in any case), or a glob pattern (its files filtered
-    by suffix, its folders searched; `**` goes through all levels but follows no links). An
-    existing file or folder is taken literally even where its name reads as a pattern. Names that
-    begin with a dot are passed over unless the source spells them out.
-
-    Raises `ImageError` for a source that matches nothing or a folder without images.
-    """
-    sources = [sources] if isinstance(sources, str) else sources
-    if not sources:
-        raise ImageError("No images were named; name at least one file, folder or glob pattern.")
-    real_folder = cache(os.path.realpath)
-    once: dict[tuple[str, str], Path] = {}
-    paths = {path for source in sources for path in _expand(os.fspath(source))}
-    for path in sorted(paths, key=lambda path: path.parts):  # much quicker than to compare paths
-        target = Path(os.path.realpath(path)) if path.is_symlink() else path
-        once.setdefault((real_folder(target.parent), target.name), path)
-    return list(once.values())
-
-
-def _expand(source: str) -> list[Path]:
-    if os.path.isdir(source):
-        files, what = list(_walk(Path(source))), "is a folder without images"
-    elif os.path.exists(source):
-        return [Path(source)]
-    else:
-        files, what = list(_glob(source)), "matches no image"
-    if not files:
-        raise ImageError(f"{source!r} {what}; check the name and suffixes ({' '.join(SUFFIXES)}).")
-    return files
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise ImageError(_cannot(error.filename, "be listed", error, "check its permissions"))
-
-    seen = set()  # real folders, because a link may lead back up
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(root)
-        again = real in seen
-        seen.add(real)
-        folders[:] = [] if again else sorted(name for name in folders if name[0] != ".")
-        for name in [] if again else files:
-            if name.lower().endswith(SUFFIXES) and name[0] != ".":
-                yield Path(root, name)
-
-
-def _glob(pattern: str) -> Iterator[Path]:
-    parts, anchor = Path(pattern).parts, Path(pattern).anchor
-    try:
-        matches = list(Path(anchor).glob(pattern.removeprefix(anchor).lstrip("/")))
-    except (OSError, ValueError, IndexError):  # no file can match such a pattern
-        return
-    for path in matches:
-        if any(part[0] == "." and part not in parts for part in path.parts):
-            continue
-        if path.is_dir():
-            yield from _walk(path)
-        elif path.suffix.lower() in SUFFIXES:
-            yield path
-
-
-def image_ids(paths: Sequence[str | Path]) -> list[str]:
-    """One id per path: unique (also where case is ignored), readable, safe as a folder's name.
-
-    An id is the file's stem; where stems clash, the parent folder's name goes in front of all of
-    them, and where that clashes too, `-2`, `-3`, ... goes behind in the order of `paths`. The same
-    paths in the same order give the same ids.
-    """
-    stems = [_safe(_stem(os.path.basename(path))) for path in paths]
-    crowd = Counter(stem.casefold() for stem in stems)
-    last: Counter[str] = Counter()
-    ids, taken = [], set()
-    for path, stem in zip(paths, stems, strict=True):
-        name = stem
-        if crowd[stem.casefold()] > 1 and (folder := os.path.basename(os.path.dirname(path))):
-            name = f"{_safe(folder)}-{stem}"
-        unique = name
-        while unique.casefold() in taken:
-            last[name.casefold()] += 1
-            unique = f"{name}-{last[name.casefold()] + 1}"
-        taken.add(unique.casefold())
-        ids.append(unique)
-    return ids
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
-
-
-def _safe(text: str) -> str:
-    text = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text))
-    return text.encode()[:100].decode(errors="ignore").strip(".-") or "image"
 
 
 # ---------------------------------------------------------------- reading and writing

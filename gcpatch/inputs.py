@@ -1,31 +1,23 @@
-"""Where images come from: files, folders, globs, manifests, tar archives; and drawn scenes.
+"""The images of a run: what sources name, read when their turn comes; and drawn scenes.
 
-Listing opens no image, so that a million take seconds; an image is read when its turn comes.
+Listing opens no image, so that a million take seconds.
 """
 
-import csv
 import hashlib
-import json
 import os
-import posixpath
-import re
-import sys
-import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from io import BufferedReader
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from gcpatch import images, scenes
+from gcpatch import archives, images, lists, scenes
+from gcpatch.folders import find_files
 from gcpatch.images import ImageError
-
-COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|z)|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
-HIDDEN = re.compile(r"(^|/)\.[^./]")  # also the companions that macOS packs: ._picture.jpg
+from gcpatch.listing import Entry, Hint, LeftOut, image_id, real_folder
 
 
 class Picture(NamedTuple):
@@ -46,6 +38,7 @@ class Item(NamedTuple):
         target: the class that it shall be taken for, or a rule, if it has its own.
         label: its true class, if that is known.
         listed: the manifest and line that name it, or nothing.
+        hint: its true class by folder or sidecar, if it has one; `hints.labelled` makes it a label.
     """
 
     id: str
@@ -54,10 +47,18 @@ class Item(NamedTuple):
     target: str | None = None
     label: str | None = None
     listed: str = ""
+    hint: Hint | None = None
 
     def blame(self, error: Exception) -> str:
         """Why this image has no result."""
         return f"{self.listed}: {error}" if self.listed else str(error)
+
+
+class Found(NamedTuple):
+    """Images, and sentences on what a person should know of how they were found."""
+
+    items: list[Item]
+    notes: list[str]
 
 
 @dataclass(slots=True)
@@ -68,176 +69,101 @@ class _Reader:
     size: int
     resize_mode: str
     path: str
-    start: int = 0
-    length: int = -1
+    start: int
+    length: int | None
 
     def __call__(self) -> Picture:
-        data = images.read_bytes(self.path, self.start, self.length)
-        if len(data) < self.length:
+        place = () if self.length is None else (self.start, self.length)
+        data = images.read_bytes(self.path, *place)
+        if self.length is not None and len(data) < self.length:
             raise ImageError(f"{self.source!r} is cut short since it was listed; run this again.")
         pixels = images.decode(data, self.source, self.size, self.resize_mode)
         return Picture(pixels, hashlib.sha256(data).hexdigest())
 
 
-def find(sources: Sequence[str | Path], size: int, resize_mode: str) -> list[Item]:
+def find(
+    sources: Sequence[str | Path], size: int, resize_mode: str, without: Path | None = None
+) -> Found:
     """The images that `sources` name, each once, to be read as `images.read_image` does.
 
-    A source is what `images.find_images` takes, or by its suffix
+    A source is what `folders.find_files` takes, or by its suffix
 
     - a manifest: `.csv` with a header, or `.jsonl` with an object in each line. `path` is relative
-      to the manifest's folder; `target` and `label` are a class by name or number (`target` also
-      a rule), and may be missing or empty; other columns are passed over.
-    - `.tar`, whose members are read in place. Those that are no files, have no suffix of an image
-      or have hidden names are passed over; of members of one name the last counts.
+      to the manifest's folder, and may go on into a `.tar` archive; `target` and `label` are a
+      class by name, number or WordNet ID (`target` also a rule), and may be missing or empty;
+      other columns are passed over.
+    - `.tar`, whose members are read in place, as `archives.members` says.
 
     First come manifests in their own order and archives sorted by name, one source after the
     other, then all else sorted. An image that is named twice has its first place; only where
     manifests give it different classes it is refused. Whether files exist and classes are known
     shows when their turn comes.
 
+    Args:
+        sources: as above.
+        size: of the pictures, in pixels.
+        resize_mode: one of `images.RESIZE_MODES`.
+        without: a folder of which nothing is taken: where the output goes.
+
     Raises:
         ImageError: a source cannot be read, is malformed or has no images; the message names it
             and the line.
     """
+    real, left = cache(real_folder), LeftOut()
+
+    @cache
+    def members(archive: str) -> dict[str, Entry]:
+        return archives.members(archive, real(os.path.dirname(archive)), left)
+
+    listers: dict[str, Callable[[str], list[Entry]]] = {
+        ".csv": lambda source: list(lists.entries(source, real, members)),
+        ".jsonl": lambda source: list(lists.entries(source, real, members)),
+        ".tar": lambda source: list(members(source).values()),
+    }
     plain: list[str] = []
-    found: dict[str, Item] = {}
+    found: dict[str, Entry] = {}
     for source in map(str, sources):
-        suffix = os.path.splitext(source)[1].lower()
-        if COMPRESSED.search(source):
+        lister = listers.get(os.path.splitext(source)[1].lower())
+        if archives.COMPRESSED.search(source):
             raise ImageError(f"{source!r} is compressed; decompress it to a plain .tar first.")
-        if suffix not in LISTERS:
+        if lister is None:
             plain.append(source)
-            continue
-        if os.path.isdir(source):
+        elif os.path.isdir(source):
             raise ImageError(f"{source!r} is a folder; write '{source}/' to search it for images.")
-        listed = list(LISTERS[suffix](source, size, resize_mode))
-        for key, item in listed:
-            first = found.setdefault(key, item)
-            if (first.target, first.label) != (item.target, item.label):
-                raise ImageError(
-                    f"{item.listed}: {item.source!r} has another target or label than in "
-                    f"{first.listed}; keep one of the lines."
-                )
-        if not listed:
+        elif entries := lister(source):
+            for entry in entries:
+                _add(found, entry)
+        else:
             raise ImageError(f"{source!r} names no image; check what it holds.")
-    for path in map(str, images.find_images(plain) if plain or not sources else ()):
-        found.setdefault(
-            os.path.abspath(path), Item("", path, _Reader(path, size, resize_mode, path))
-        )
-    identities = images.image_ids(list(found))
-    return [
-        item._replace(id=identity)
-        for identity, item in zip(identities, found.values(), strict=True)
-    ]
-
-
-def _manifest(source: str, size: int, resize_mode: str) -> Iterator[tuple[str, Item]]:
-    folder = os.path.dirname(source)
-    whole = os.path.abspath(folder)
-    rows = _csv if source.lower().endswith(".csv") else _jsonl
-    with images.opened(source) as file:
-        for number, row in rows(source, _lines(source, file)):
-            listed = f"{source}, line {number}"
-            path, target, label = (row.get(name) for name in ("path", "target", "label"))
-            if not isinstance(path, str) or not path:
-                raise ImageError(
-                    f"{listed}: path is {path!r}; give a file's name or delete the line."
-                )
-            where = os.path.join(folder, path)
-            yield os.path.normpath(os.path.join(whole, path)), Item(
-                "", where, _Reader(where, size, resize_mode, where),
-                _class(listed, "target", target), _class(listed, "label", label), listed,
-            )  # fmt: skip
-
-
-def _class(listed: str, name: str, value: Any) -> str | None:
-    if type(value) not in (str, int, type(None)):
-        raise ImageError(f"{listed}: {name} is {value!r}; give a class by name or number.")
-    return None if value is None else sys.intern(str(value).strip()) or None
-
-
-def _lines(source: str, file: BufferedReader) -> Iterator[str]:
-    for number, line in enumerate(file, 1):
-        try:
-            yield line.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise ImageError(
-                f"{source}, line {number}: this is not UTF-8; save it as UTF-8."
-            ) from None
-
-
-def _csv(source: str, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row's line number and columns."""
-    rows = csv.reader(lines, strict=True, skipinitialspace=True)
-    header: list[str] = []
-    number = 0
-    try:
-        for row in rows:
-            if row and not header:
-                header = [name.strip().casefold() for name in row]
-                if "path" not in header:
-                    raise ImageError(
-                        f"{source}, line {rows.line_num}: there is no column path among "
-                        f"{', '.join(header)}; add it to the header."
-                    )
-            elif row and len(row) != len(header):
-                raise ImageError(
-                    f"{source}, line {rows.line_num}: {len(row)} fields under a header of "
-                    f"{len(header)}; put fields with commas in double quotes."
-                )
-            elif row:
-                yield rows.line_num, dict(zip(header, row, strict=True))
-            number = rows.line_num
-    except csv.Error as error:
+    if not sources:
+        raise ImageError("No images were named; name at least one file, folder or glob pattern.")
+    for entry in find_files(plain, real, left, without):
+        found.setdefault(entry.identity, entry)
+    if not found:
         raise ImageError(
-            f"{source}, line {number + 1}: this is no CSV ({error}); mend it."
-        ) from None
-
-
-def _jsonl(source: str, lines: Iterator[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each object's line number, and the object."""
-    for number, line in enumerate(lines, 1):
-        if line.isspace():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise ImageError(f"{source}, line {number}: this is no JSON object; mend or delete it.")
-        yield number, row
-
-
-def _archive(source: str, size: int, resize_mode: str) -> Iterator[tuple[str, Item]]:
-    members: dict[str, tuple[int, int]] = {}
-    with images.opened(source) as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
-                while member := archive.next():
-                    archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte each
-                    name = posixpath.normpath(member.name)
-                    if member.size < 0 or member.issparse():
-                        raise tarfile.ReadError(f"{name!r} is sparse or of negative size")
-                    image = name.lower().endswith(images.SUFFIXES) and not HIDDEN.search(name)
-                    if image and member.isreg():
-                        members[name] = member.offset_data, member.size
-                file.seek(archive.offset)
-                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile lets it pass
-                    raise tarfile.ReadError("the end is missing")
-        except (tarfile.TarError, OverflowError) as error:
-            raise ImageError(
-                f"{source!r} is no whole tar archive ({error}); fetch or pack it again."
-            ) from None
-    whole = os.path.abspath(source)
-    for name in sorted(members, key=lambda name: name.split("/")):
-        where = f"{source}:{name}"
-        yield (
-            f"{whole}/{name}",
-            Item("", where, _Reader(where, size, resize_mode, source, *members[name])),
+            f"All images lie in what gcpatch wrote: {min(left.folders)!r}; name others."
         )
+    items = [
+        Item(
+            image_id(identity), entry.source,
+            _Reader(entry.source, size, resize_mode, entry.path, entry.start, entry.length),
+            entry.target, entry.label, entry.listed, entry.hint,
+        )
+        for identity, entry in found.items()
+    ]  # fmt: skip
+    return Found(items, list(left.notes()))
 
 
-LISTERS = {".csv": _manifest, ".jsonl": _manifest, ".tar": _archive}
+def _add(found: dict[str, Entry], entry: Entry) -> None:
+    """Gives an entry its place, or a manifest's classes to the one that is there."""
+    first = found.setdefault(entry.identity, entry)
+    if entry.listed and not first.listed:  # an archive's, which has no classes of its own
+        found[entry.identity] = entry
+    elif entry.listed and (first.target, first.label) != (entry.target, entry.label):
+        raise ImageError(
+            f"{entry.listed}: {entry.source!r} has another target or label than in "
+            f"{first.listed}; keep one of the lines."
+        )
 
 
 def from_scenes(seed: int, count: int, size: int) -> list[Item]:

@@ -219,7 +219,7 @@ def write_report(folder: Path) -> Path:
 def write_page(run: Run, folder: Path) -> Path:
     """Write the run's `report.html` into any folder; returns its path."""
     failed = [r for r in run.records if r.get("error")]
-    done = [r for r in run.records if not r.get("error")]
+    done = [r for r in run.records if not r.get("error") and not r.get("skipped")]
     stored = _stored(run)
     data = {
         "counts": {"records": len(run.records), "done": len(done), "failed": len(failed)},

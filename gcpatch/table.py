@@ -71,6 +71,8 @@ def status(record: dict[str, Any]) -> str:
     """What became of an image, in a word or three."""
     if record.get("error"):
         return "failed"
+    if record.get("skipped"):
+        return "skipped"
     label, explanation = record.get("fooled_class"), record.get("fooled_explanation")
     if record.get("fooled_both"):
         return "both"

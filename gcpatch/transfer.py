@@ -59,7 +59,7 @@ def transfer(
             for record, folder in list(_done(run))[:limit]:
                 pixels = read_png(folder / "images" / record["id"] / "adversarial.png")
                 where = place(*pixels.shape[:2])
-                target = labels.find(record["target"]["name"], network.categories)
+                target = _target(record["target"], network.categories)
                 known = {
                     "run": name, "model": record["model"], "objective": record["objective"],
                     "network": network.name, "id": record["id"],
@@ -85,8 +85,15 @@ def _placed(run: Run, folder: Path) -> Callable[[int, int], Place]:
 
 def _done(run: Run) -> Iterator[tuple[dict[str, Any], Path]]:
     for record, folder in zip(run.records, run.folders, strict=True):
-        if not record["error"]:
+        if not record["error"] and not record.get("skipped"):
             yield record, folder
+
+
+def _target(recorded: dict[str, Any], categories: Sequence[str]) -> int:
+    """The target's ID for another network: the recorded one, where it has the recorded name."""
+    if list(categories[recorded["id"] : recorded["id"] + 1]) == [recorded["name"]]:
+        return recorded["id"]
+    return labels.find(recorded["name"], categories)
 
 
 def behind(

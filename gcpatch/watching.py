@@ -57,6 +57,7 @@ class Watch(Silent):
         from tqdm import tqdm
 
         self.finished, self.failed, self.taken, self.fooled = 0, 0, 0, 0
+        self.skipped = 0
         self.log, self.start, self.said = log, time.monotonic(), 0.0
         self.bar = tqdm(
             total=images,
@@ -90,6 +91,7 @@ class Watch(Silent):
         self.finished += 1
         self.failed += record["error"] is not None
         self.fooled += bool(record["fooled_class"] if both is None else both)
+        self.skipped += bool(record.get("skipped"))
         self._say("record", id=record["id"], error=record["error"])
         if record["error"]:
             self.note(f"{record['id']}: {record['error']}")
@@ -119,8 +121,9 @@ class Watch(Silent):
         seconds = max(time.monotonic() - self.start, 1e-9)
         rate = self.finished / seconds
         return {
-            "done": self.finished - self.failed,
+            "done": self.finished - self.failed - self.skipped,
             "failed": self.failed,
+            "skipped": self.skipped,
             "left": self.left - self.finished,
             "seconds": round(seconds, 3),
             "images_per_second": rate,

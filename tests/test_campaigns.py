@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from packing import id_of
 
-from gcpatch import campaigns, explainers, images, inputs, slots
+from gcpatch import campaigns, explainers, hints, images, inputs, slots
 from gcpatch.attacks import Attack
 from gcpatch.errors import UserError
 from gcpatch.journal import Journal
@@ -33,13 +34,13 @@ def files(tmp_path):
     for i, picture in enumerate(pixels):
         images.write_png(folder / f"photo{i}.png", picture)
     (folder / "photo2.png").write_bytes(b"this is no picture")
-    return images.find_images([str(folder)])
+    return sorted(folder.iterdir())
 
 
 def attack(network, files, folder, *, how=ATTACK, **options):
     described = campaigns.describe([network], PATCH, how, {"seed": 0})
     journal = Journal(folder, described, resume=options.pop("resume", False))
-    items = inputs.find(files, 32, "stretch")
+    items = inputs.find(files, 32, "stretch").items
     options = {"batch": 2} | options
     records = list(campaigns.run(journal, network, items, PATCH, how, **options))
     return journal, records
@@ -52,8 +53,8 @@ def test_every_image_gets_its_files_and_a_record_and_a_bad_one_costs_only_itself
     summary = journal.close()
     assert (summary["images"], summary["failed"]) == (4, 1)
     by_id = {record["id"]: record for record in records}
-    assert set(by_id) == {"photo0", "photo1", "photo2", "photo3"}
-    assert "photo2.png" in by_id["photo2"]["error"]
+    assert set(by_id) == set(map(id_of, files))
+    assert "photo2.png" in by_id[id_of(files[2])]["error"]
     lines = (tmp_path / "run/results.jsonl").read_text().splitlines()
     assert sorted(map(json.loads, lines), key=KEY) == sorted(records, key=KEY)
     for record in records:
@@ -186,7 +187,7 @@ def test_a_loss_that_is_no_number_costs_only_its_image(tiny, files, tmp_path):
     first = images.read_image(files[0], 32)[0, 0, 0] / 255
     options["how"] = Attack(objective=once, steps=4)
     _, records = attack(tiny, [*files[:2], files[3]], tmp_path / "one", **options)
-    assert [record["id"] for record in records if record["error"]] == ["photo0"]
+    assert [record["id"] for record in records if record["error"]] == [id_of(files[0])]
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(tiny, files, tmp_path, monkeypatch):
@@ -223,23 +224,44 @@ def test_an_image_that_vanishes_or_breaks_a_thread_costs_only_itself(tiny, files
     def explode():
         raise RuntimeError("boom")
 
-    items = inputs.find(files, 32, "stretch")
+    items = inputs.find(files, 32, "stretch").items
     items[1] = items[1]._replace(read=explode)
     files[0].unlink()
     described = campaigns.describe([tiny], PATCH, ATTACK, {})
     journal = Journal(tmp_path / "run", described)
     found = list(campaigns.run(journal, tiny, items, PATCH, ATTACK, batch=2))
     errors = {record["id"]: record["error"] for record in found}
-    assert "photo0.png' cannot be read" in errors["photo0"]
-    assert errors["photo1"] == "RuntimeError: boom"
-    assert errors["photo3"] is None
+    assert "photo0.png' cannot be read" in errors[id_of(files[0])]
+    assert errors[id_of(files[1])] == "RuntimeError: boom"
+    assert errors[id_of(files[3])] is None
 
 
-def test_an_image_that_has_the_target_already_gets_an_error(tiny, files, tmp_path):
+@pytest.mark.parametrize("spelled", [str, "{}.0".format, "abc".__getitem__, "ABC".__getitem__])
+def test_an_image_that_has_the_target_already_is_skipped(tiny, files, tmp_path, spelled):
     own = int(np.asarray(tiny(np.float32(images.read_image(files[0], 32)) / 255)).argmax())
-    _, records = attack(tiny, files[:1], tmp_path / "run", target=str(own))
-    assert "already" in records[0]["error"]
-    assert records[0]["steps"] is None
+    journal, (record,) = attack(tiny, files[:1], tmp_path / "run", target=spelled(own))
+    assert record["error"] is None and "already" in record["skipped"] and record["steps"] is None
+    assert record["sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    assert record["target"]["id"] == record["clean"]["id"] == own and record["label"] is None
+    summary = journal.close()
+    assert (summary["images"], summary["failed"], summary["skipped"]) == (1, 0, 1)
+    assert summary["fooled_class"] is None
+    assert attack(tiny, files[:1], tmp_path / "run", resume=True)[1] == []
+
+
+def test_the_folders_of_the_images_are_labels(tiny, files, tmp_path):
+    for folder, file in zip("ab", files, strict=False):
+        (tmp_path / "val" / folder).mkdir(parents=True)
+        file.rename(tmp_path / "val" / folder / file.name)
+    items = inputs.find([tmp_path / "val"], 32, "stretch").items
+    items = hints.labelled(items, tiny.categories).items
+    journal = Journal(tmp_path / "run", campaigns.describe([tiny], PATCH, ATTACK, {}))
+    records = list(campaigns.run(journal, tiny, items, PATCH, ATTACK, batch=2))
+    assert {record["source"][-12:-11]: record["label"]["id"] for record in records} == {
+        "a": 0, "b": 1,
+    }  # fmt: skip
+    right = [record["clean"]["id"] == record["label"]["id"] for record in records]
+    assert journal.close()["accuracy_clean"] == sum(right) / 2
 
 
 def test_scenes_know_their_object(tiny, tmp_path):
@@ -259,7 +281,7 @@ def test_an_objective_of_ones_own_is_named_in_the_records(tiny, files, tmp_path)
     described = campaigns.describe([tiny], PATCH, attack, {})
     assert described["settings"]["objective"] == "centre"
     journal = Journal(tmp_path / "run", described)
-    items = inputs.find(files[:1], 32, "stretch")
+    items = inputs.find(files[:1], 32, "stretch").items
     (record,) = campaigns.run(journal, tiny, items, PATCH, attack, batch=1)
     assert (record["objective"], record["fooled_both"]) == ("centre", None)
 

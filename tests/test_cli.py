@@ -6,9 +6,10 @@ import time
 import jax
 import numpy as np
 import pytest
+from packing import id_of, plain
 
 import gcpatch
-from gcpatch import cli, images, methods, networks
+from gcpatch import campaigns, cli, images, methods, networks
 
 MINI = ["--model", "mini_resnext", "--weights", "random"]
 
@@ -97,8 +98,11 @@ def test_attack_then_resume_then_report(photos, tmp_path, capsys):
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert settings["attack"]["steps"] == 2
     records = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
-    assert sorted(record["id"] for record in records) == ["broken", "photo0", "photo1"]
-    assert all((run / "images" / name / "panel.png").exists() for name in ("photo0", "photo1"))
+    assert sorted(record["id"] for record in records) == sorted(
+        id_of(photos / name) for name in ("broken.jpg", "photo0.png", "photo1.png")
+    )
+    for name in ("photo0.png", "photo1.png"):
+        assert (run / "images" / id_of(photos / name) / "panel.png").exists()
     assert "--resume" in refuse(capsys, *command)
     (photos / "broken.jpg").unlink()
     assert cli.main([*command, "--resume", "--json"]) == 0
@@ -135,7 +139,7 @@ def test_shards_part_the_images(photos, tmp_path, capsys):
         lines = (out / "results.jsonl").read_text().splitlines()
         ids.append([json.loads(line)["id"] for line in lines])
     capsys.readouterr()
-    assert ids == [["photo0"], ["photo1"], []]
+    assert ids == [[id_of(photos / "photo0.png")], [id_of(photos / "photo1.png")], []]
     line = refuse(capsys, "attack", photos, *MINI, "--out", tmp_path, "--shard", "4/3")
     assert "'4/3' is not I/N" in line
     options = ["--shard", "1/2", "--distributed", "127.0.0.1:1,1,0"]
@@ -151,12 +155,57 @@ def test_explain_draws_every_image(photos, tmp_path, capsys):
     out = tmp_path / "maps"
     assert cli.main(["explain", str(photos), *MINI, "--out", str(out), "--json"]) == 1
     rows = json.loads(capsys.readouterr().out)
-    assert [row["id"] for row in rows] == ["broken", "photo0", "photo1"]
-    assert images.read_png(out / "photo0" / "overlay.png").shape == (224, 224, 3)
-    assert np.load(out / "photo1" / "heat.npy").shape == (7, 7)
+    assert [plain(row["id"]) for row in rows] == ["broken", "photo0", "photo1"]
+    assert images.read_png(out / rows[1]["id"] / "overlay.png").shape == (224, 224, 3)
+    assert np.load(out / rows[2]["id"] / "heat.npy").shape == (7, 7)
     assert rows[1]["label"]["name"]
     line = refuse(capsys, "explain", photos, *MINI, "--out", out, "--method", "lime")
     assert "there is no method 'lime'; choose one of grad-cam, hirescam, grad-cam++" in line
+
+
+def test_a_second_run_in_the_same_folder_takes_the_same_images(photos, monkeypatch, capsys):
+    monkeypatch.chdir(photos)
+    (photos / "notes.heic").touch()
+    command = ["explain", ".", *MINI, "--json", "--out"]
+    for out, notes in (("maps", 0), ("maps", 1), ("more", 1)):
+        assert cli.main([*command, out]) == 0
+        printed, said = capsys.readouterr()
+        assert [row["source"] for row in json.loads(printed)] == ["photo0.png", "photo1.png"]
+        skipped, *left = [line for line in said.splitlines() if line.startswith("gcpatch")]
+        assert skipped == "gcpatch explain: skipped 1 file: 1 .heic"
+        assert len(left) == notes and all(
+            "left out " in line and "'./maps" in line for line in left
+        )
+
+
+def test_an_image_that_is_the_target_already_is_no_failure(photos, tmp_path, capsys):
+    source = photos / "photo0.png"
+    image = images.read_image(source, 224).astype(np.float32) / 255
+    own = int(jax.jit(gcpatch.load("mini_resnext", "random"))(image).argmax())
+    options = ["--target", f"{own}.0", "--out", str(tmp_path / "run")]
+    assert cli.main(["attack", str(source), *MINI, *options]) == 0
+    out = capsys.readouterr().out
+    assert "1 images, 0 failed, 1 skipped" in out and "already" in out
+    assert cli.main(["report", str(tmp_path / "run")]) == 0
+
+
+def test_every_shard_gets_the_labels_of_the_whole_list(photos, tmp_path, monkeypatch, capsys):
+    network = gcpatch.load("mini_resnext", "random")
+    folders = [network.categories[2].upper(), "1", "holidays"]
+    for folder in folders:
+        (photos / "val" / folder).mkdir(parents=True)
+        (photos / "val" / folder / "1.png").touch()
+    given = []
+    monkeypatch.setattr(campaigns, "run", lambda *run, **options: given.extend(run[2]) or iter(()))
+    for shard in ("1/3", "2/3", "3/3"):
+        options = ["--shard", shard, "--out", str(tmp_path / shard.replace("/", "-"))]
+        assert cli.main(["attack", str(photos / "val"), *MINI, *options]) == 0
+        assert "no labels from folders or sidecars: there is no class" in capsys.readouterr().err
+    assert [item.label for item in given] == [None] * 3
+    (photos / "val" / "holidays" / "1.png").unlink()
+    options = ["--shard", "1/2", "--out", str(tmp_path / "run")]
+    assert cli.main(["attack", str(photos / "val"), *MINI, *options]) == 0
+    assert "labels from 2 classes" in capsys.readouterr().err and given[-1].label == "1"
 
 
 def test_explain_by_another_method(photos, tmp_path, capsys):
@@ -165,7 +214,7 @@ def test_explain_by_another_method(photos, tmp_path, capsys):
     assert cli.main(["explain", source, *MINI, *options]) == 0
     image = images.read_image(source, 224).astype(np.float32) / 255
     wanted = jax.jit(gcpatch.gradient_x_input)(gcpatch.load("mini_resnext", "random"), image, 3)
-    heat = np.load(out / "photo0" / "heat.npy")
+    heat = np.load(out / id_of(source) / "heat.npy")
     assert heat.min() < 0 < heat.max()
     np.testing.assert_allclose(heat, wanted, rtol=1e-3, atol=1e-4 * heat.max())
 

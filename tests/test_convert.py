@@ -25,7 +25,7 @@ from convert.torchvision import (  # noqa: E402
     to_torch,
     twin,
 )
-from gcpatch import scenes  # noqa: E402
+from gcpatch import labels, scenes  # noqa: E402
 from gcpatch.errors import UserError  # noqa: E402
 from gcpatch.networks import MINIS, NAMES, PAPER, create, parameters, random  # noqa: E402
 
@@ -558,3 +558,14 @@ def test_without_torch_the_error_says_what_to_install(package):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith("conversion needs PyTorch and torchvision (import of torch")
     assert done.stdout.endswith("install gcpatch[convert]\n")
+
+
+def test_wordnet_ids_and_torchvisions_names_agree():
+    names = torchvision.models.VGG19_Weights.IMAGENET1K_V1.meta["categories"]
+    known = {
+        "n01693334": "green lizard", "n02088094": "Afghan hound", "n02101556": "clumber",
+        "n02114712": "red wolf", "n02268853": "damselfly", "n02487347": "macaque",
+        "n03000684": "chain saw", "n03272010": "electric guitar", "n03775071": "mitten",
+        "n04133789": "sandal", "n07614500": "ice cream", "n12267677": "acorn",
+    }  # fmt: skip
+    assert {one: names[labels.find(one, names)] for one in known} == known

@@ -282,6 +282,7 @@ def test_the_loss_of_ones_own_in_the_readme_runs(tiny, monkeypatch):
     assert len(loss.strip().splitlines()) < 10
     monkeypatch.setattr(gcpatch, "load", lambda name: tiny, raising=False)
     images = np.random.default_rng(1).random((1, 96, 96, 3)).astype(np.float32)
+    monkeypatch.setattr(gcpatch, "read_image", lambda path, size: images[0], raising=False)
     names = {"images": images, "targets": [1], "image": images[0], "label": 2}
     block = block.replace("features.51", "features.4")
     exec(block.replace("gcpatch.Attack(", "gcpatch.Attack(steps=2, "), names)

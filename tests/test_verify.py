@@ -17,6 +17,7 @@ from jax.test_util import check_grads
 torch = pytest.importorskip("torch")
 
 from conftest import RESNET_OPTIONS, VGG_OPTIONS, double  # noqa: E402
+from packing import id_of  # noqa: E402
 
 from convert import comparison, twins  # noqa: E402
 from convert.comparison import compare, errors, first_difference  # noqa: E402
@@ -496,7 +497,8 @@ def test_pytorch_agrees_with_a_run(finished, capsys):
 
 
 def test_an_image_that_pytorch_sees_otherwise_is_named(finished, capsys):
-    path = finished / "images" / "photo1" / "adversarial.png"
+    identity = id_of(finished.parent / "photos" / "photo1.png")
+    path = finished / "images" / identity / "adversarial.png"
     before = path.read_bytes()
     images.write_png(path, np.full((224, 224, 3), 255, np.uint8))
     try:
@@ -505,7 +507,7 @@ def test_an_image_that_pytorch_sees_otherwise_is_named(finished, capsys):
         path.write_bytes(before)
     out, err = capsys.readouterr()
     assert "PyTorch agrees on 1 of 2 images" in out
-    assert "PyTorch differs on photo1" in err
+    assert f"PyTorch differs on {identity}" in err
 
 
 def test_a_run_of_other_weights_is_refused(finished, capsys, tmp_path):

@@ -102,7 +102,7 @@ class Study:
         self.items = (
             inputs.from_scenes(SEED, scenes, IMAGE_SIZE)
             if source == "scenes"
-            else inputs.find([source], IMAGE_SIZE, "stretch")
+            else inputs.find([source], IMAGE_SIZE, "stretch").items
         )
         self._cells: dict[tuple[str, str], Cell] = {}
         out.mkdir(parents=True, exist_ok=True)

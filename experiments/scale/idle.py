@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     options = parser.parse_args()
     network = checkpoints.load(options.network, "random")
-    items = inputs.find([options.images], 224, "stretch")
+    items = inputs.find([options.images], 224, "stretch").items
     patch, attack = Patch(), Attack(objective="hide", steps=options.steps, learning_rate=1e-3)
     seconds: dict[str, float] = defaultdict(float)
     slots.advance = timed(slots.advance, seconds, "steps")
