@@ -12,9 +12,9 @@ from convert.batched import Batched
 from convert.comparison import classifier, tensor
 from convert.operators import torch
 from convert.torchvision import to_torch
-from gcpatch.bench import SIDE, Row, clock, images_for
+from gcpatch.attacks.regions import Patch
+from gcpatch.evaluation.bench import SIDE, Row, clock, images_for
 from gcpatch.networks import Network
-from gcpatch.patches import Patch
 
 VARIANTS = ("torch-single", "torch-batched")
 

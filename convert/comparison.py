@@ -13,12 +13,15 @@ from jaxtyping import Array, Float, UInt8
 from convert import reference
 from convert.operators import torch
 from convert.torchvision import twin
-from gcpatch import attacks, explainers, losses
-from gcpatch.attacks import LEARNING_RATES, OPTIMIZERS, Attack, Losses, Problem
-from gcpatch.campaigns import PRECISIONS
+from gcpatch import losses
+from gcpatch.attacks import engine, step
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import LEARNING_RATES, OPTIMIZERS, Attack
+from gcpatch.attacks.step import Losses, Problem
+from gcpatch.explainers import cam
 from gcpatch.losses import Evidence
 from gcpatch.networks import Network, fill, parameters
-from gcpatch.patches import Patch
+from gcpatch.runs.campaign import PRECISIONS
 
 OBJECTIVES = {name: losses.OBJECTIVES[name] for name in reference.OBJECTIVES}
 LOSSES_ON = 4  # images whose losses and gradients are compared
@@ -75,7 +78,7 @@ def _look(
     outputs = {"normalize": network.normalize(image), **network.activations(image)}
     _, head = network.split()
     alpha = jax.grad(lambda value: head(value)[label])(outputs[network.resolve()]).mean((0, 1))
-    heat = explainers.grad_cam(network, image, label)
+    heat = cam.grad_cam(network, image, label)
     return {**outputs, "logits": network(image), "alpha": alpha, "map": heat}
 
 
@@ -88,7 +91,7 @@ def _losses(
     def objective(evidence: Evidence) -> Float[Array, ""]:
         return jnp.stack([loss(evidence) for loss in OBJECTIVES.values()]) @ chosen
 
-    differentiate = jax.grad(attacks.evaluate, argnums=1, has_aux=True)
+    differentiate = jax.grad(step.evaluate, argnums=1, has_aux=True)
     gradient, (losses, _) = differentiate(network, tile, problem, Attack(objective=objective))
     return losses, gradient
 
@@ -173,15 +176,15 @@ class Comparison:
     def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
         """Compares the noise (N) after an attack, evaluated incrementally as attacks are."""
         problem, settings = _problem(self.network, image, target, attack)
-        reach, places = attacks.reach_of(
+        reach, places = engine.reach_of(
             self.network, image.shape, image.dtype, settings.corner, settings.size
         )
-        problem = attacks.remember(self.network, problem, reach, places)
-        state = attacks.start(self.network, problem, (settings.size, settings.size), attack)
+        problem = engine.remember(self.network, problem, reach, places)
+        state = step.init_state(self.network, problem, (settings.size, settings.size), attack)
         noise = tensor(state.noise)
         theirs = reference.attack(self.classifier, tensor(image), noise, target, settings)
         states, problems = jax.tree.map(lambda leaf: leaf[None], (state, problem))
-        states, _ = attacks.advance(self.network, states, problems, attack, attack.steps, reach)
+        states, _ = engine.advance(self.network, states, problems, attack, attack.steps, reach)
         quantity = f"patch after {attack.steps} {attack.optimizer} steps"
         self.add(quantity, states.noise[0], _array(theirs.noise), self.tolerances.patches)
 
@@ -193,7 +196,7 @@ def _problem(
     size = image.shape[0] * 2 // 7
     place = Patch(size, RATIO).place(*image.shape[:2])
     unseen = jnp.zeros((2, 1, 1), image.dtype)  # no objective of the reference looks at clean maps
-    problem = attacks.pose(
+    problem = step.make_problem(
         network, image, target, place, jax.random.key(0), int(target == 0), unseen
     )
     rate = LEARNING_RATES[attack.optimizer]

@@ -143,7 +143,7 @@ def explanation_loss(heat: Tensor, covered: Tensor, settings: Settings) -> Tenso
     raise ValueError(f"there is no objective {settings.objective!r}")
 
 
-def doubt(logits: Tensor, target: int, confidence: float) -> float:
+def confidence_gap(logits: Tensor, target: int, confidence: float) -> float:
     """What the target's probability lacks to the top class and to `confidence`; 0 if nothing."""
     odds = logits.detach().softmax(0)
     rivals = torch.cat([odds[:target], odds[target + 1 :]])
@@ -165,7 +165,7 @@ def evaluate(classifier: Classifier, image: Tensor, target: int, settings: Setti
     covered = coverage(heat.shape, image.shape[1:], settings.corner, settings.size).to(heat.dtype)
     explanation = explanation_loss(heat, covered, settings)
     entropy = nn.functional.cross_entropy(logits[None], torch.tensor([target]))  # line 21
-    unsure = doubt(logits, target, settings.confidence)
+    unsure = confidence_gap(logits, target, settings.confidence)
     counts = unsure > 0 or not settings.ce_gate
     total = explanation + settings.ce_weight * entropy * counts  # line 22
     share, peak = energy(heat, covered).item(), covered.flatten()[heat.argmax()].item()

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from convert.operators import torch, torchvision
-from gcpatch import scenes
+from gcpatch.data import scenes
 from gcpatch.networks import MINIS, Network
 from gcpatch.networks.zoo import CONSTRUCTORS
 

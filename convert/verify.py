@@ -14,14 +14,14 @@ from convert import ConvertError, reference
 from convert.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
 from convert.operators import torch
 from convert.torchvision import from_torch, load_weights, to_torch
-from gcpatch import checkpoints, inputs, regions
-from gcpatch.attacks import OPTIMIZERS
+from gcpatch.attacks import regions
+from gcpatch.attacks.regions import Patch, Region
+from gcpatch.attacks.settings import OPTIMIZERS
+from gcpatch.data import sources
+from gcpatch.data.scenes import draw_batch
 from gcpatch.errors import UserError
-from gcpatch.merging import read_records
-from gcpatch.networks import MINIS, NAMES, PAPER, Network, create, random
-from gcpatch.patches import Patch
-from gcpatch.regions import Region
-from gcpatch.scenes import draw_batch
+from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, create, random
+from gcpatch.report.records import read_records
 
 SIZE = 224
 IMAGES, MINI_IMAGES, RANDOM_IMAGES = 12, 200, 4
@@ -78,7 +78,7 @@ def pair(name: str, weights: str | None) -> tuple[Network, Mapping[str, Any]]:
 def pictures(name: str, folder: Path | None) -> UInt8[np.ndarray, "n size size 3"]:
     """A folder's images, or scenes and random pixels."""
     if folder is not None:
-        found = inputs.find([folder], SIZE, "stretch")
+        found = sources.find([folder], SIZE, "stretch")
         return np.stack([item.read().pixels for item in found.items])
     count = (MINI_IMAGES if name in MINIS else IMAGES) - RANDOM_IMAGES
     scenes = np.rint(np.asarray(draw_batch(0, count, size=SIZE).image) * 255).astype(np.uint8)

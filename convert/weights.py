@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from convert import ConvertError
 from convert.operators import torch, torchvision
-from gcpatch import scenes
+from gcpatch.data import scenes
 from gcpatch.networks import MINIS, NAMES, create
 
 HEADS = ("fc.bias", "classifier.6.bias")  # as long as there are classes

@@ -24,7 +24,7 @@ from experiments.paper import (
     placement,
 )
 from experiments.paper.study import Study, command
-from gcpatch import checkpoints
+from gcpatch.networks import checkpoints
 
 EXPERIMENTS = (
     clean_maps, placement, layers, experiment1, experiment2, experiment3, experiment4, corners,

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from gcpatch import images
-from gcpatch.folders import find_files
-from gcpatch.listing import LeftOut
+from gcpatch.data import images
+from gcpatch.data.folders import find_files
+from gcpatch.data.listing import LeftOut
 
 HEIGHT, WIDTH = 13, 19
 ORIENTATIONS = range(1, 9)

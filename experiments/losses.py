@@ -17,14 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gcpatch import checkpoints, losses, scenes
-from gcpatch.attacks import Attack, Problem, evaluate, pose
-from gcpatch.bootstrap import bootstrap
+from gcpatch import losses
+from gcpatch.attacks.blending import cut
+from gcpatch.attacks.regions import Bounded, Patch, Region
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.slots import corner_of, stream
+from gcpatch.attacks.step import Problem, evaluate, make_problem
+from gcpatch.data import scenes
+from gcpatch.evaluation.intervals import bootstrap
 from gcpatch.losses import Evidence, Objective
-from gcpatch.networks import MINIS, Network
-from gcpatch.patches import Patch, cut
-from gcpatch.regions import Bounded, Region
-from gcpatch.slots import corner_of, stream
+from gcpatch.networks import MINIS, Network, checkpoints
 
 SEED, SIDE = 3, 224  # training sees scenes of seed 1, its accuracy is measured on those of seed 2
 REGIONS: dict[str, Region] = {"patch": Patch(64), "image": Bounded(8)}
@@ -127,7 +129,7 @@ class Bench:
         targets = (top + others) % len(network.categories)
         self.network, self.place = network, region.place(*images.shape[1:3])
         self.problems = [
-            pose(network, image, target, self.place, jax.random.key(SEED))
+            make_problem(network, image, target, self.place, jax.random.key(SEED))
             for image, target in zip(images, targets.tolist(), strict=True)
         ]
 

@@ -21,15 +21,17 @@ import numpy as np
 from tqdm import tqdm
 
 import gcpatch
-from gcpatch import losses, render, scenes
-from gcpatch.attacks import Attack
-from gcpatch.explainers import look
-from gcpatch.images import write_png
+from gcpatch import losses
+from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.regions import Region
+from gcpatch.attacks.settings import Attack
+from gcpatch.data import scenes
+from gcpatch.data.images import write_png
+from gcpatch.evaluation.metrics import energy
+from gcpatch.explainers.cam import look
 from gcpatch.losses import Objective
-from gcpatch.metrics import energy
 from gcpatch.networks import MINIS
-from gcpatch.patches import coverage
-from gcpatch.regions import Region
+from gcpatch.report import figures
 
 SEED, SIDE, PATCH = 7, 224, gcpatch.Patch(64)
 CE_WEIGHT = 0.05  # of the class, beside the explanation
@@ -143,7 +145,7 @@ def pairs(images: np.ndarray, maps: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Each image, and its map over it."""
     tiles = []
     for image, heat in zip(np.rint(images * 255).astype(np.uint8), maps, strict=True):
-        tiles += [image, render.overlay(image, render.upsample(heat, SIDE))]
+        tiles += [image, figures.overlay(image, figures.upsample(heat, SIDE))]
     return tiles
 
 
@@ -265,7 +267,7 @@ def second_derivatives(tour: Tour) -> None:
     )
     tour.show(
         "second",
-        [render.jet(render.upsample(found, SIDE)) for found in slopes],
+        [figures.jet(figures.upsample(found, SIDE)) for found in slopes],
         "How the saliency in the corner changes with each pixel. Left: with ReLUs, a gradient of "
         f"length {sharp:.2g}. Right: with softplus, {soft:.2g}.",
     )

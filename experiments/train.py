@@ -23,7 +23,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 from tqdm import tqdm
 
-from gcpatch import scenes
+from gcpatch.data import scenes
 from gcpatch.networks import NAMES, Network, create, fill, parameters, random
 
 TRAIN_SEED, TEST_SEED = 1, 2

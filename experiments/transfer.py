@@ -19,17 +19,20 @@ import numpy as np
 from tqdm import tqdm
 
 import gcpatch
-from gcpatch import campaigns, inputs, matrix, scenes, transfer
-from gcpatch.attacks import Attack
-from gcpatch.bootstrap import bootstrap
-from gcpatch.defences import defence
-from gcpatch.expectation import universal, wear
-from gcpatch.explainers import look
-from gcpatch.journal import Journal
-from gcpatch.methods import METHODS
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.universal import apply_patch, universal
+from gcpatch.data import scenes, sources
+from gcpatch.evaluation import transfer
+from gcpatch.evaluation.defences import defence
+from gcpatch.evaluation.intervals import bootstrap
+from gcpatch.explainers.cam import look
+from gcpatch.explainers.registry import METHODS
 from gcpatch.networks import MINIS
-from gcpatch.patches import Patch
-from gcpatch.watching import Watch
+from gcpatch.report import matrix, records
+from gcpatch.runs import campaign
+from gcpatch.runs.journal import Journal
+from gcpatch.runs.progress import ConsoleProgress
 
 SEED, SIDE, PATCH = 31, 224, Patch(64)
 SLOW = ("smoothgrad", "integrated-gradients", "occlusion")  # tens to hundreds of gradients each
@@ -41,11 +44,11 @@ ADAPTIVE = ("jpeg-50", "blur-2", "crop-80")
 def attacked(name: str, attack: Attack, count: int, out: Path) -> Path:
     """The folder of a run on the scenes."""
     network, folder = gcpatch.load(name), out / name
-    described = campaigns.describe([network], PATCH, attack, {"seed": SEED, "scenes": count})
+    described = campaign.describe([network], PATCH, attack, {"seed": SEED, "scenes": count})
     journal = Journal(folder, described, resume=True)
-    items = inputs.from_scenes(SEED, count, SIDE)
-    with Watch(count, len(journal.done)) as watch:
-        list(campaigns.run(journal, network, items, PATCH, attack, watch=watch))
+    items = sources.from_scenes(SEED, count, SIDE)
+    with ConsoleProgress(count, len(journal.done)) as watch:
+        list(campaign.run(journal, network, items, PATCH, attack, watch=watch))
     journal.close()
     return folder
 
@@ -60,7 +63,7 @@ def adaptive(name: str, kind: str, attack: Attack, count: int, draws: int) -> It
         made = universal(
             [network], image[None], [target], PATCH, attack, through=change.attack, batch=draws
         )
-        worn = np.rint(np.asarray(wear(image, made.noise, PATCH)[0]) * 255).astype(np.uint8)
+        worn = np.rint(np.asarray(apply_patch(image, made.noise, PATCH)[0]) * 255).astype(np.uint8)
         digest = f"{index + 1:08x}"
         seen, inside = transfer.behind(worn, PATCH.place(SIDE, SIDE), change, digest)
         logits, heat = jax.tree.map(np.asarray, look(network, seen, target))
@@ -123,10 +126,12 @@ def main() -> None:
         attack = Attack(objective, steps=options.steps)
         runs = [attacked(name, attack, options.scenes, options.out / objective) for name in names]
         for some, limit in ((quick, options.shown), (SLOW, options.slow)):
-            cells = transfer.transfer(runs, networks, some, limit=limit)
+            asked = [image for run in runs for image in records.attacked(run, limit)]
+            cells = transfer.transfer(asked, networks, some)
             shown += tqdm(cells, desc=f"{objective}: {', '.join(some)}", unit=" maps")
         for run, network in zip(runs, networks, strict=True):
-            found = transfer.transfer([run], [network], ["grad-cam"], (transfer.NONE, *DEFENCES))
+            asked, through = records.attacked(run), (transfer.NONE, *DEFENCES)
+            found = transfer.transfer(asked, [network], ["grad-cam"], through)
             defended += (row | {"run": "does not know it"} for row in found)
     for kind in ADAPTIVE:
         how = Attack("highlight", steps=options.steps // 2)

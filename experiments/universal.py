@@ -21,14 +21,16 @@ from jax import lax
 from tqdm import tqdm
 
 import gcpatch
-from gcpatch import images, metrics, scenes
-from gcpatch.attacks import Attack
-from gcpatch.bootstrap import bootstrap
-from gcpatch.expectation import universal, wear
-from gcpatch.explainers import look
+from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.universal import apply_patch, universal
+from gcpatch.attacks.views import Views
+from gcpatch.data import images, scenes
+from gcpatch.evaluation import metrics
+from gcpatch.evaluation.intervals import bootstrap
+from gcpatch.explainers.cam import look
 from gcpatch.networks import MINIS
-from gcpatch.patches import Patch, coverage
-from gcpatch.views import Views
 
 MADE_ON, TESTED_ON, SIDE, TARGET = 21, 22, 224, 0  # seeds of the scenes; a class
 PATCH, VIEWS = Patch(64), Views()
@@ -47,7 +49,7 @@ def shown(network, drawn, noises, views, seed):
 
     def one(entry):
         image, noise, key = entry
-        worn, region = wear(image, noise, PATCH, views, key)
+        worn, region = apply_patch(image, noise, PATCH, views, key)
         logits, heat = look(network, jnp.round(worn * 255) / 255, TARGET)
         size = image.shape[:2]
         return logits, heat, coverage(heat.shape, size, (0, 0), size, region)

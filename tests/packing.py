@@ -6,13 +6,13 @@ import tarfile
 
 import pytest
 
-from gcpatch import inputs
-from gcpatch.images import ImageError
-from gcpatch.listing import image_id
+from gcpatch.data import sources as sources_of
+from gcpatch.data.images import ImageError
+from gcpatch.data.listing import image_id
 
 
 def find(*sources, **options):
-    return inputs.find(sources, 16, "stretch", **options).items
+    return sources_of.find(sources, 16, "stretch", **options).items
 
 
 def id_of(path):
@@ -26,7 +26,7 @@ def plain(identity):
 
 
 def notes(*sources, **options):
-    return inputs.find(sources, 16, "stretch", **options).notes
+    return sources_of.find(sources, 16, "stretch", **options).notes
 
 
 def names(*sources, **options):

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 import gcpatch
 from gcpatch import losses
-from gcpatch.attacks import Attack
+from gcpatch.attacks.settings import Attack
 from gcpatch.losses import Evidence, energy
 
 HEAT = jnp.asarray([[0.0, 1.0, 4.0], [2.0, 0.0, 1.0]])
@@ -272,7 +272,7 @@ def test_the_names_of_the_objectives():
 
 
 def test_the_loss_of_ones_own_in_the_readme_runs(tiny, monkeypatch):
-    readme = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
     (block,) = (
         part for part in re.findall(r"```python\n(.*?)```", readme, re.S) if "centre" in part
     )

@@ -24,9 +24,9 @@ from tqdm import tqdm
 from convert import bench as convert_bench
 from experiments.bench.chart import draw
 from experiments.bench.work import trunk_work
-from gcpatch import bench
-from gcpatch.campaigns import PRECISIONS
+from gcpatch.evaluation import bench
 from gcpatch.networks import PAPER, random
+from gcpatch.runs.campaign import PRECISIONS
 
 VARIANTS = (*convert_bench.VARIANTS, *bench.VARIANTS)
 HEAD = (

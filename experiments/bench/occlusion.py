@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.work import multiply_adds
-from gcpatch import occlusions
+from gcpatch.explainers import occlusion
 from gcpatch.networks import random
 
 COLUMNS = (
@@ -38,9 +38,9 @@ def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[s
     """A row of the table."""
     network = random(name)
     image = jnp.asarray(np.random.default_rng(0).random((side, side, 3), np.float32))
-    places = occlusions._places(side, window, stride)
-    sliding, row_starts, starts = occlusions._sliding_of(network, image, places, places, window)
-    memory = occlusions._prepare(sliding, network, image)[1]
+    places = occlusion._places(side, window, stride)
+    sliding, row_starts, starts = occlusion._sliding_of(network, image, places, places, window)
+    memory = occlusion._prepare(sliding, network, image)[1]
     tile = jnp.zeros((window, window, 3))
     run = jax.jit(lambda network, images: network(images))
 
@@ -51,9 +51,7 @@ def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[s
     ways: tuple[Callable[[int, jax.Array], jax.Array], ...] = (
         lambda row, images: jnp.concatenate([run(network, one[None]) for one in images]),
         lambda row, images: run(network, images),
-        lambda row, images: occlusions._row(
-            sliding, network, memory, tile, row_starts[row], starts
-        ),
+        lambda row, images: occlusion._row(sliding, network, memory, tile, row_starts[row], starts),
     )
     chosen = np.linspace(0, len(places) - 1, min(rows, len(places))).round().astype(int)
     for way in ways:

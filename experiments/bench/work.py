@@ -7,10 +7,10 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from gcpatch import attacks
-from gcpatch.bench import SIDE
+from gcpatch.attacks import engine
+from gcpatch.attacks.regions import Patch
+from gcpatch.evaluation.bench import SIDE
 from gcpatch.networks import Network, layers
-from gcpatch.patches import Patch
 
 
 def multiply_adds(function: Callable, *arguments: Any) -> int:
@@ -49,6 +49,6 @@ def trunk_work(network: Network, size: int) -> tuple[int, int]:
     image = jax.ShapeDtypeStruct((SIDE, SIDE, 3), "float32")
     tile = jax.ShapeDtypeStruct((size, size, 3), "float32")
     corner = Patch(size).corner(SIDE, SIDE)
-    reach, places = attacks.reach_of(network, image.shape, image.dtype, corner, size)
+    reach, places = engine.reach_of(network, image.shape, image.dtype, corner, size)
     memory = jax.eval_shape(reach.prepare, network, image, places)
     return multiply_adds(trunk, network, image), multiply_adds(reach.step, network, memory, tile)

@@ -18,8 +18,10 @@ from pathlib import Path
 from experiments.beyond import cells, charts, full, images, tables
 from experiments.beyond.cells import Cell
 from experiments.beyond.estimate import estimate
-from gcpatch import bootstrap, checkpoints, render
 from gcpatch.errors import UserError
+from gcpatch.evaluation import intervals
+from gcpatch.networks import checkpoints
+from gcpatch.report import figures
 
 SETS = {
     "mini": ("mini_vgg_bn", "mini_vgg", "mini_wide_resnet", "mini_resnext"),
@@ -52,7 +54,7 @@ def attack(options: argparse.Namespace, names: Sequence[str], planned: Sequence[
     for line in estimate(left, untrained, count, options.steps, options.batch):
         print(line, flush=True)
     # adversarial.png is written before; six pictures an image take as long as many steps.
-    render.write_pictures = lambda folder, **parts: None
+    figures.write_pictures = lambda folder, **parts: None
     items = cells.draw(count)
     load = partial(full.trained, out=out) if trains else checkpoints.load
     for name in names:
@@ -79,7 +81,7 @@ def write(options: argparse.Namespace, names: Sequence[str], planned: Sequence[C
         f"{len(there)} of {len(planned)} cells.", "", *trained,
         NOTES.format(
             scenes=options.scenes, steps=options.steps, network=names[0],
-            resamples=f"{bootstrap.RESAMPLES:,}", exact=1 - 0.025 ** (1 / options.scenes),
+            resamples=f"{intervals.RESAMPLES:,}", exact=1 - 0.025 ** (1 / options.scenes),
         ),
     ]  # fmt: skip
     for name, table in tables.TABLES.items():

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from gcpatch import campaigns, inputs
-from gcpatch.attacks import LEARNING_RATES, Attack
-from gcpatch.inputs import Item
-from gcpatch.journal import Journal
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import LEARNING_RATES, Attack
+from gcpatch.data import sources
+from gcpatch.data.sources import Item
 from gcpatch.networks import Network
-from gcpatch.patches import Patch
-from gcpatch.watching import Watch
+from gcpatch.runs import campaign
+from gcpatch.runs.journal import Journal
+from gcpatch.runs.progress import ConsoleProgress
 
 SEED = 3  # training sees the scenes of seed 1, its accuracy is measured on those of seed 2
 OBJECTIVES = ("classify", "highlight", "hide")
@@ -84,7 +85,7 @@ def plan(networks: Sequence[str]) -> list[Cell]:
 
 def draw(count: int) -> list[Item]:
     """The first scenes, drawn once for all cells."""
-    items = inputs.from_scenes(SEED, count, 224)
+    items = sources.from_scenes(SEED, count, 224)
     pictures = (item.read() for item in items)
     return [
         item._replace(read=partial(lambda picture: picture, picture))
@@ -95,7 +96,7 @@ def draw(count: int) -> list[Item]:
 def keep_maps(network: Network, items: list[Item], path: Path) -> None:
     """Writes Grad-CAM of each clean image's top class, by the image's name."""
     pixels = {item.id: jnp.asarray(item.read().pixels, jnp.float32) / 255 for item in items}
-    heats = {name: np.asarray(campaigns.look(network, x, -1)[1]) for name, x in pixels.items()}
+    heats = {name: np.asarray(campaign.look(network, x, -1)[1]) for name, x in pixels.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **heats)  # type: ignore[arg-type]
 
@@ -106,13 +107,13 @@ def attack(
     """Attacks what the cell's run lacks."""
     patch = Patch(cell.size, cell.ratio, cell.position)
     how = Attack(cell.objective, steps, cell.optimizer, cell.rate)
-    described = campaigns.describe([network], patch, how, {"seed": SEED, "scenes": len(items)})
+    described = campaign.describe([network], patch, how, {"seed": SEED, "scenes": len(items)})
     journal = Journal(out / cell.folder, described, resume=True)
     if len(journal.done) == len(items):
         journal.release()
         return
-    with Watch(len(items), len(journal.done)) as watch:
+    with ConsoleProgress(len(items), len(journal.done)) as watch:
         watch.bar.set_description(str(cell.folder))
-        for _ in campaigns.run(journal, network, items, patch, how, batch=batch, watch=watch):
+        for _ in campaign.run(journal, network, items, patch, how, batch=batch, watch=watch):
             pass
     journal.close()

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import PercentFormatter
 
 from experiments.beyond.tables import Row, Table
-from gcpatch.bootstrap import Estimate
+from gcpatch.evaluation.intervals import Estimate
 
 LOOKS = {"classify": ("#e69f00", "s"), "highlight": ("#0072b2", "o"), "hide": ("#009e73", "^")}
 NAMES = {"size": "{} px", "ratio": "ratio {:g}", "rate": "rate {:g}"}

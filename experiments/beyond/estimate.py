@@ -7,7 +7,7 @@ from experiments.bench.work import trunk_work
 from experiments.beyond.cells import Cell
 from experiments.beyond.full import Recipe
 from experiments.train import SIZE, WINDOW
-from gcpatch import bench
+from gcpatch.evaluation import bench
 from gcpatch.networks import random
 
 

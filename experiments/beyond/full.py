@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments import train
-from gcpatch import checkpoints
+from gcpatch.data.scenes import CATEGORIES
 from gcpatch.errors import UserError
-from gcpatch.networks import Network, create, fill
-from gcpatch.scenes import CATEGORIES
+from gcpatch.networks import Network, checkpoints, create, fill
 
 ENOUGH = 0.98  # of the held-out scenes
 ROUNDS = 3  # of a recipe's steps, before we give up

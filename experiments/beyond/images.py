@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gcpatch import metrics
-from gcpatch.patches import Patch, coverage
+from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.regions import Patch
+from gcpatch.evaluation import metrics
 
 SIDE = 224
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments.beyond.cells import Cell, factorial, optimisers, paper, ratios
 from experiments.beyond.images import Images
-from gcpatch.attacks import HIDDEN
-from gcpatch.bootstrap import Estimate, Statistic, bootstrap
+from gcpatch.attacks.step import HIDDEN
+from gcpatch.evaluation.intervals import Estimate, Statistic, bootstrap
 
 Runs = dict[Cell, Images]
 Row = tuple[Cell, list[Estimate | None]]

@@ -9,7 +9,7 @@ names.
 from experiments.paper import drawing, findings
 from experiments.paper.findings import Check, Finding
 from experiments.paper.study import Study
-from gcpatch.render import percent
+from gcpatch.report.figures import percent
 
 TITLE = "Figures 1 and 3: Grad-CAM of clean images"
 CLAIM = "All four networks look at the main object, each with a map of a quality of its own."

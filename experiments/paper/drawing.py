@@ -15,7 +15,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.patches import Rectangle
 
 from experiments.paper.study import TITLES, Cell
-from gcpatch.render import jet, percent
+from gcpatch.report.figures import jet, percent
 
 EXAMPLES = 3  # images in a figure: a run's first, nobody chooses
 SHOWN = {  # what each setting is, above its pictures

@@ -11,7 +11,7 @@ from experiments.paper import drawing, findings
 from experiments.paper.drawing import JET, Tile
 from experiments.paper.findings import Check, Finding
 from experiments.paper.study import Cell, Study
-from gcpatch.render import percent
+from gcpatch.report.figures import percent
 
 TITLE = "Experiment 4, Figures 12 and 13: masks and heatmaps, 32 pixels at 20 %"
 CLAIM = "Mask and heatmap of the attacked image show where the map was led: to the patch as well."

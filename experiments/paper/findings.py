@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.paper.study import Cell, Study, command
-from gcpatch.attacks import HIGHLIGHTED
-from gcpatch.export import write_export
-from gcpatch.render import percent
-from gcpatch.summary import number
+from gcpatch.attacks.step import HIGHLIGHTED
+from gcpatch.report.export import write_export
+from gcpatch.report.figures import percent
+from gcpatch.report.summary import number
 
 PART = 0.1  # the least share of the heat that counts as a part of it
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.paper import drawing, findings
 from experiments.paper.findings import Check, Finding
 from experiments.paper.study import Study
-from gcpatch.render import percent
+from gcpatch.report.figures import percent
 
 TITLE = "Figures 16 and 17: four networks, both patches"
 CLAIM = (

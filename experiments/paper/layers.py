@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from experiments.paper import findings
 from experiments.paper.findings import Check, Finding
 from experiments.paper.study import IMAGE_SIZE, TITLES, Study
-from gcpatch.export import write_export
+from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.regions import Patch
 from gcpatch.networks import PAPER, Network, create
-from gcpatch.patches import Patch, coverage
+from gcpatch.report.export import write_export
 
 TITLE = "Table 1: target layers, and algorithm 1's cells"
 CLAIM = (

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.paper import drawing, findings
 from experiments.paper.findings import Check, Finding
 from experiments.paper.study import Cell, Study
-from gcpatch.export import write_export
+from gcpatch.report.export import write_export
 
 TITLE = "Figure 18: losses, 64 pixels at 100 % and 32 pixels at 20 %"
 CLAIM = "64 pixels at 100 % bring both losses down; with 32 pixels at 20 % they end higher."

@@ -10,7 +10,7 @@ import cv2
 
 from experiments.paper.findings import PART, Finding
 from experiments.paper.study import Study
-from gcpatch.images import read_png
+from gcpatch.data.images import read_png
 
 STYLE = """
 body { margin: 0 auto; max-width: 76rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif;

@@ -12,9 +12,9 @@ from experiments.paper import drawing, findings
 from experiments.paper.drawing import Tile
 from experiments.paper.findings import Check, Finding
 from experiments.paper.study import IMAGE_SIZE, Study
-from gcpatch.export import write_export
-from gcpatch.patches import Patch
-from gcpatch.render import percent
+from gcpatch.attacks.regions import Patch
+from gcpatch.report.export import write_export
+from gcpatch.report.figures import percent
 
 TITLE = "Figure 4: region of interest, and where patches go"
 CLAIM = (

@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gcpatch import campaigns, checkpoints, images, inputs, render
-from gcpatch.attacks import Attack, Losses
+from gcpatch.attacks.presets import PRESETS
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.step import Losses
 from gcpatch.cli import IMAGE_SIZE, MOST_ON_ACCELERATOR, MOST_ON_CPU
+from gcpatch.data import images, sources
 from gcpatch.errors import UserError
-from gcpatch.journal import Journal
-from gcpatch.merging import read_records
-from gcpatch.networks import MINIS, PAPER
-from gcpatch.patches import Patch
-from gcpatch.presets import PRESETS
-from gcpatch.watching import Watch
+from gcpatch.networks import MINIS, PAPER, checkpoints
+from gcpatch.report import figures
+from gcpatch.report.records import read_records
+from gcpatch.runs import campaign
+from gcpatch.runs.journal import Journal
+from gcpatch.runs.progress import ConsoleProgress
 
 SEED = 3  # of the scenes, which no training saw
 TITLES = ("VGG19", "VGG19-BN", "Wide ResNet101", "ResNeXt101")  # as the paper writes them
@@ -62,7 +65,7 @@ class Cell(NamedTuple):
 
     def tiles(self, record: dict[str, Any]) -> list[np.ndarray]:
         """An image's panel: clean image, its Grad-CAM, attacked image, its Grad-CAM."""
-        tiles = render.panel_tiles(self.picture(record, "panel"))
+        tiles = figures.panel_tiles(self.picture(record, "panel"))
         if tiles is None:
             raise UserError(f"{self.folder}/images/{record['id']}/panel.png is no panel")
         return tiles
@@ -100,9 +103,9 @@ class Study:
         }
         self.source = f"{scenes} scenes of seed {SEED}" if source == "scenes" else source
         self.items = (
-            inputs.from_scenes(SEED, scenes, IMAGE_SIZE)
+            sources.from_scenes(SEED, scenes, IMAGE_SIZE)
             if source == "scenes"
-            else inputs.find([source], IMAGE_SIZE, "stretch").items
+            else sources.find([source], IMAGE_SIZE, "stretch").items
         )
         self._cells: dict[tuple[str, str], Cell] = {}
         out.mkdir(parents=True, exist_ok=True)
@@ -122,7 +125,7 @@ class Study:
         name, (patch, attack) = self.networks[title], SETTINGS[setting]
         attack = replace(attack, steps=self.steps[setting])
         network = checkpoints.load(name)
-        described = campaigns.describe(
+        described = campaign.describe(
             [network], patch, attack,
             {"model": name, "setting": setting, "images": self.source, "seed": SEED},
         )  # fmt: skip
@@ -131,8 +134,8 @@ class Study:
         journal = Journal(folder, described, resume=True)
         batch = MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_ON_ACCELERATOR
         print(f"{name}, {setting}", file=sys.stderr)
-        with Watch(len(self.items), len(journal.done)) as watch, watch.signals():
-            list(campaigns.run(
+        with ConsoleProgress(len(self.items), len(journal.done)) as watch, watch.signals():
+            list(campaign.run(
                 journal, network, self.items, patch, attack, seed=SEED,
                 batch=min(batch, len(self.items)), watch=watch,
             ))  # fmt: skip

@@ -17,20 +17,23 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gcpatch import campaigns, checkpoints, inputs, slots
-from gcpatch.attacks import Attack
-from gcpatch.journal import Journal
-from gcpatch.patches import Patch
+from gcpatch.attacks import slots
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.data import sources
+from gcpatch.networks import checkpoints
+from gcpatch.runs import campaign
+from gcpatch.runs.journal import Journal
 
 
 def timed(function, seconds: dict, name: str):
     """The function, whose time until its result is there is added up."""
 
     def call(*arguments, **options):
-        begun = time.perf_counter()
+        in_progress = time.perf_counter()
         result = function(*arguments, **options)
         jax.block_until_ready(jax.tree.leaves(result))
-        seconds[name] += time.perf_counter() - begun
+        seconds[name] += time.perf_counter() - in_progress
         return result
 
     return call
@@ -47,7 +50,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     options = parser.parse_args()
     network = checkpoints.load(options.network, "random")
-    items = inputs.find([options.images], 224, "stretch").items
+    items = sources.find([options.images], 224, "stretch").items
     patch, attack = Patch(), Attack(objective="hide", steps=options.steps, learning_rate=1e-3)
     seconds: dict[str, float] = defaultdict(float)
     slots.advance = timed(slots.advance, seconds, "steps")
@@ -55,19 +58,19 @@ def main() -> None:
     slots._put = timed(slots._put, seconds, "clean images")
     taken: list[tuple[float, float]] = []  # the clock and the busy seconds at each chunk
 
-    class Clock(campaigns.Silent):
+    class Clock(campaign.Progress):
         def steps(self, count: int) -> None:
             taken.append((time.perf_counter(), sum(seconds.values())))
 
     with tempfile.TemporaryDirectory() as folder:
-        described = campaigns.describe([network], patch, attack, {})
+        described = campaign.describe([network], patch, attack, {})
         journal = Journal(Path(folder) / "run", described)
-        found = campaigns.run(
+        found = campaign.run(
             journal, network, items, patch, attack, batch=options.batch, watch=Clock()
         )
         records = list(found)
-    (begun, before), (ended, after) = taken[0], taken[-1]  # the first chunk compiles
-    wall, busy = ended - begun, after - before
+    (in_progress, before), (ended, after) = taken[0], taken[-1]  # the first chunk compiles
+    wall, busy = ended - in_progress, after - before
     pace = np.diff([clock for clock, _ in taken])
     print(f"{len(records)} images, {options.steps} steps each, {len(taken)} chunks")
     print(f"from the first chunk's end to the last's: {wall:.1f} s, the device busy {busy:.1f} s")

@@ -11,11 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gcpatch import campaigns, checkpoints, inputs
-from gcpatch.attacks import Attack
-from gcpatch.journal import Journal
-from gcpatch.patches import Patch
-from gcpatch.watching import Watch, memory
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.data import sources
+from gcpatch.networks import checkpoints
+from gcpatch.runs import campaign
+from gcpatch.runs.journal import Journal
+from gcpatch.runs.progress import ConsoleProgress, memory
 
 EARLY, TOLERANCE = 500, 0.05
 
@@ -31,13 +33,13 @@ def main() -> int:
     options = parser.parse_args()
     network, patch = checkpoints.load(options.network), Patch()
     attack = Attack(objective="hide", steps=options.steps)
-    items = inputs.from_scenes(5, options.scenes, 224)
+    items = sources.from_scenes(5, options.scenes, 224)
     tenth = max(1, options.scenes // 10)
     early = min(EARLY, tenth)
     seen: dict[int, int] = {}
-    with tempfile.TemporaryDirectory() as folder, Watch(len(items)) as watch:
-        journal = Journal(Path(folder) / "run", campaigns.describe([network], patch, attack, {}))
-        found = campaigns.run(journal, network, items, patch, attack, watch=watch)
+    with tempfile.TemporaryDirectory() as folder, ConsoleProgress(len(items)) as watch:
+        journal = Journal(Path(folder) / "run", campaign.describe([network], patch, attack, {}))
+        found = campaign.run(journal, network, items, patch, attack, watch=watch)
         for number, _ in enumerate(found, 1):
             if number in (early, options.scenes) or number % tenth == 0:
                 seen[number] = memory()

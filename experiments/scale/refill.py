@@ -18,9 +18,12 @@ import numpy as np
 
 import gcpatch
 from experiments.scale.survival import SEED, SIDE
-from gcpatch import explainers, labels, scenes, slots
-from gcpatch.attacks import Attack, Problem, pose
-from gcpatch.patches import Patch
+from gcpatch.attacks import slots
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.step import Problem, make_problem
+from gcpatch.data import labels, scenes
+from gcpatch.explainers import cam
 
 HEAD = ("slots", "images", "fooled", "image-steps needed", "spent", "spent per image", "images/s")
 
@@ -31,9 +34,9 @@ def draw(network, count: int, patch: Patch) -> list[Problem]:
     place = patch.place(SIDE, SIDE)
     for index, rule in zip(range(count), itertools.cycle(("runner-up", "least-likely"))):
         image = scenes.draw_batch(SEED, 1, size=SIDE, start=index).image[0]
-        logits = np.asarray(explainers.look(network, image, -1)[0])
+        logits = np.asarray(cam.look(network, image, -1)[0])
         wanted = labels.choose(rule, logits, network.categories, (SEED, index))
-        problems.append(pose(network, image, wanted, place, jax.random.key(index)))
+        problems.append(make_problem(network, image, wanted, place, jax.random.key(index)))
     return problems
 
 
@@ -46,13 +49,13 @@ def row(name: str, batches: list[list[Problem]], network, patch, attack, slots_c
         nonlocal spent
         spent += slots_count * min(slots.CHUNK, attack.steps)
 
-    begun = time.monotonic()
+    in_progress = time.monotonic()
     for batch in batches:
         found: Iterator = slots.stream(
             network, batch, (patch.size, patch.size), attack, slots_count, chunk, corner=corner
         )
         outcomes += [outcome for _, outcome in found]
-    seconds, needed = time.monotonic() - begun, sum(outcome.steps for outcome in outcomes)
+    seconds, needed = time.monotonic() - in_progress, sum(outcome.steps for outcome in outcomes)
     fooled = np.mean([outcome.converged for outcome in outcomes])
     return (
         name, str(len(outcomes)), f"{fooled:.0%}", f"{needed:,}", f"{spent:,}",

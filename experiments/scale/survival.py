@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gcpatch import images, scenes
+from gcpatch.data import images, scenes
 
 SEED, SIDE = 11, 224
 
@@ -112,15 +112,15 @@ def main() -> int:
     options = parser.parse_args()
     photos = draw(options.out / f"scenes-{options.scenes}", options.scenes)
     whole, parts = (options.out / name for name in ("whole", "parts"))
-    begun = time.monotonic()
+    began = time.monotonic()
     if status := start(photos, whole, options.network, options.steps).wait():
         raise SystemExit(f"the campaign ended with status {status}")
-    print(f"in one go: {time.monotonic() - begun:.0f} s", flush=True)
-    begun = time.monotonic()
+    print(f"in one go: {time.monotonic() - began:.0f} s", flush=True)
+    began = time.monotonic()
     kill_and_resume(
         photos, parts, options.network, options.steps, options.kills, options.scenes
     )  # fmt: skip
-    print(f"with {options.kills} kills: {time.monotonic() - begun:.0f} s")
+    print(f"with {options.kills} kills: {time.monotonic() - began:.0f} s")
     found = differences(whole, parts)
     files = sum(path.is_file() for path in parts.glob("images/**/*"))
     print("\n".join(found[:20]))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from gcpatch import scenes
+from gcpatch.data import scenes
 from gcpatch.errors import UserError
 from gcpatch.networks.network import Network
 from gcpatch.networks.parameters import fill, parameters

@@ -1,0 +1,225 @@
+"""The attack on one image (paper, algorithm 1): losses, gradient, step, projection."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from gcpatch.attacks.blending import blend, coverage, cut, paste
+from gcpatch.attacks.regions import Placement
+from gcpatch.attacks.settings import Attack
+from gcpatch.explainers.cam import Head, logits_and_grad_cam, look
+from gcpatch.interpreters.incremental import Incremental, Memory
+from gcpatch.losses import Evidence, cross_entropy, energy
+from gcpatch.networks import Network
+from gcpatch.networks.network import ArrayLike
+
+# What counts as fooled, and the margin that the attack adds so that 8 bits do not undo it.
+HIDDEN, HIGHLIGHTED, MARGIN = 0.05, 0.5, 0.02
+
+
+class Problem(NamedTuple):
+    """One image to attack. In a batch every field has a leading axis.
+
+    `heats` are the clean image's maps of its top class and of the target. `bound` is the most that
+    a pixel may change, None without a bound. `memory` is what `Incremental.step` needs of the
+    image, None where it is evaluated in full.
+    """
+
+    image: Float[Array, "h w 3"]
+    label: Int[Array, ""]
+    target: Int[Array, ""]
+    ratio: Float[Array, ""] | Float[Array, "rows columns 1"]
+    corner: Int[Array, "2"]
+    key: PRNGKeyArray
+    heats: Float[Array, "2 h2 w2"]
+    bound: Float[Array, ""] | None = None
+    memory: Memory | None = None
+
+
+class Losses(NamedTuple):
+    """The losses of one evaluation; as a history, with a leading axis of steps."""
+
+    total: Any
+    cross_entropy: Any
+    explanation: Any
+
+
+class State(NamedTuple):
+    """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels."""
+
+    noise: Float[Array, "rows columns 3"]
+    optimizer: optax.OptState
+    step: Int[Array, ""]
+    streak: Int[Array, ""]
+    done: Bool[Array, ""]
+    best_tile: Float[Array, "rows columns 3"]
+    best_shortfall: Float[Array, ""]
+    best_losses: Losses
+
+
+def confidence_gap(
+    logits: Float[Array, " classes"], target: Int[Array, ""], confidence: Float[Array, ""] | float
+) -> Float[Array, ""]:
+    """What the target's probability lacks to the top class and to `confidence`; 0 if nothing."""
+    odds = jax.nn.softmax(logits)
+    rival = jnp.max(odds.at[target].set(0))
+    return jnp.maximum(jnp.maximum(rival, confidence) - odds[target], 0)
+
+
+def shortfall(attack: Attack, evidence: Evidence, losses: Losses) -> Float[Array, ""]:
+    """How far an evaluation is from the goal: exactly 0 where the attack has what it wants.
+
+    The class counts by its `confidence_gap`, the explanation by the energy that it lacks to its
+    threshold and margin. Objectives without such a goal are ranked by their total
+    loss, and end where [16] ends: at a loss of exactly 0.
+    """
+    unsure = confidence_gap(evidence.logits, evidence.target, attack.confidence)
+    share = energy(evidence.heat, evidence.coverage)
+    covered = evidence.coverage.ravel()[evidence.heat.argmax()] >= 0.5
+    match attack.objective:
+        case "classify":
+            return unsure
+        case "hide":
+            return unsure + jnp.maximum(share - (HIDDEN - MARGIN), 0)
+        case "highlight":
+            return unsure + jnp.maximum(HIGHLIGHTED + MARGIN - share, 0) + 0.1 * ~covered
+        case _:
+            return losses.total
+
+
+def evaluate(
+    network: Network,
+    tile: Float[Array, "rows columns 3"],
+    problem: Problem,
+    attack: Attack,
+    reach: Incremental | None = None,
+) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
+    """The total loss with this tile in the image (paper, eq. 5); beside it losses and shortfall.
+
+    With `reach` only what the tile can reach is evaluated, with the same result.
+    """
+    trunk, head = network.split()
+    image = paste(problem.image, tile, problem.corner)
+    if reach is not None and problem.memory is not None:
+        activations = reach.step(network, problem.memory, tile)
+    else:
+        activations = trunk(image)
+    covered = coverage(
+        activations.shape[:2], image.shape[:2], problem.corner, tile.shape[:2], problem.ratio
+    )
+    return loss_from_activations(head, activations, image, tile, covered, problem, attack)
+
+
+def loss_from_activations(
+    head: Head,
+    activations: Float[Array, "h2 w2 k"],
+    image: Float[Array, "h w 3"],
+    tile: Float[Array, "rows columns 3"],
+    covered: Float[Array, "h2 w2"],
+    problem: Problem,
+    attack: Attack,
+) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
+    """The total loss of an adversarial image whose activations are known; see `evaluate`."""
+    logits, heat = logits_and_grad_cam(head, activations, problem.target)
+    evidence = Evidence(
+        image, tile, logits, heat, covered, problem.target, problem.label,
+        lambda label: logits_and_grad_cam(head, activations, label)[1], *problem.heats,
+    )  # fmt: skip
+    explanation, entropy = attack.loss(evidence), cross_entropy(evidence)
+    wanted = (
+        confidence_gap(logits, problem.target, attack.confidence) > 0 if attack.ce_gate else True
+    )
+    total = explanation + attack.ce_weight * jnp.where(wanted, entropy, 0)
+    losses = Losses(total, entropy, explanation)
+    return total, (losses, shortfall(attack, evidence, losses))
+
+
+def make_problem(
+    network: Network, image: Float[ArrayLike, "h w 3"], target: Int[Array, ""] | int,
+    place: Placement, key: PRNGKeyArray, label: Int[Array, ""] | int = -1,
+    heats: Float[ArrayLike, "2 h2 w2"] | None = None,
+) -> Problem:  # fmt: skip
+    """The problem to have `image` taken for `target`.
+
+    Args:
+        network: the network to fool.
+        image: RGB in [0, 1].
+        target: a class.
+        place: of the perturbation.
+        key: of the `random` start.
+        label: the image's class; the network's if negative.
+        heats: the image's maps of its top class and of the target, where they are known.
+    """
+    image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
+    if heats is None or label < 0:
+        logits, heat = look(network, image, -1)
+        label = jnp.where(jnp.asarray(label) < 0, logits.argmax(), label)
+        heats = jnp.stack([heat, look(network, image, target)[1]])
+    return Problem(
+        image, jnp.asarray(label, jnp.int32), target, jnp.asarray(place.ratio, image.dtype),
+        jnp.asarray(place.corner, jnp.int32), key, jnp.asarray(heats),
+        None if place.bound is None else jnp.asarray(place.bound, image.dtype),
+    )  # fmt: skip
+
+
+def limits(
+    problem: Problem, clean: Float[Array, "r c 3"]
+) -> tuple[Float[Array, "*r_c 3"], Float[Array, "*r_c 3"]]:
+    """The least and the most that the noise may be, in pixels: valid, and within the bound."""
+    if problem.bound is None:
+        return jnp.zeros(3, clean.dtype), jnp.ones(3, clean.dtype)
+    return jnp.maximum(clean - problem.bound, 0), jnp.minimum(clean + problem.bound, 1)
+
+
+def init_state(network: Network, problem: Problem, shape: tuple[int, int], attack: Attack) -> State:
+    """The state before the first step of a perturbation of `shape` pixels.
+
+    One with a bound starts at the image, unless at `random` within its bound.
+    """
+    tile = cut(problem.image, problem.corner, shape)
+    if attack.init == "random":
+        least, most = limits(problem, tile)
+        noise = network.normalize(
+            jax.random.uniform(problem.key, tile.shape, tile.dtype, least, most)
+        )
+    elif attack.init == "image" or problem.bound is not None:
+        noise = network.normalize(tile)
+    else:
+        noise = jnp.zeros_like(tile)
+    zero, worst = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, tile.dtype)
+    return State(
+        noise, attack.transformation.init(noise), zero, zero, zero > 0,
+        tile, worst, Losses(worst, worst, worst),
+    )  # fmt: skip
+
+
+def step(
+    network: Network, state: State, problem: Problem, attack: Attack,
+    reach: Incremental | None = None,
+) -> tuple[State, Losses]:  # fmt: skip
+    """One step for one image: gradient, update of N alone, projection (algorithm 1, 12-25)."""
+    clean = cut(problem.image, problem.corner, (state.noise.shape[0], state.noise.shape[1]))
+    tile = blend(clean, network.denormalize(state.noise), problem.ratio)
+    if attack.init == "clean":
+        tile = jnp.where(state.step == 0, clean, tile)
+    gradient, (losses, lacking) = jax.grad(evaluate, argnums=1, has_aux=True)(
+        network, tile, problem, attack, reach
+    )
+    by_noise = gradient * problem.ratio * jnp.asarray(network.std, gradient.dtype)
+    updates, optimizer = attack.transformation.update(by_noise, state.optimizer, state.noise)
+    noise = optax.apply_updates(state.noise, updates)
+    if attack.project or problem.bound is not None:
+        noise = jnp.clip(noise, *map(network.normalize, limits(problem, clean)))
+    streak = jnp.where(lacking == 0, state.streak + 1, 0)
+    count = state.step + 1
+    broken = ~jnp.isfinite(losses.total)
+    done = (streak >= attack.patience) | (count >= attack.steps) | broken
+    best, best_lacking, best_losses = jax.tree.map(
+        partial(jnp.where, lacking < state.best_shortfall),
+        (tile, lacking, losses), (state.best_tile, state.best_shortfall, state.best_losses),
+    )  # fmt: skip
+    return State(noise, optimizer, count, streak, done, best, best_lacking, best_losses), losses

@@ -1,0 +1,1 @@
+"""Images, where they come from, their labels, and drawn scenes."""

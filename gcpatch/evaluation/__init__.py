@@ -1,0 +1,1 @@
+"""What an attack achieved: metrics, intervals, transfer, defences, speed."""

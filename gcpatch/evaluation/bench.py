@@ -1,0 +1,151 @@
+"""How fast a step of the attack is on this machine, evaluated in full and incrementally.
+
+A row counts image-steps: one step for one image. `convert.bench` measures PyTorch the same way.
+"""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from gcpatch.attacks import engine, slots
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.step import init_state, make_problem
+from gcpatch.networks import Network
+
+SIDE = 224
+LEAST_SECONDS = 0.5  # a repeat takes as many steps as fill this
+VARIANTS = ("gcpatch-full", "gcpatch-incremental")
+
+
+class Row(NamedTuple):
+    """One measurement: medians over the repeats.
+
+    Attributes:
+        spread: of the repeats, (slowest - fastest) / median.
+        peak_memory_bytes: of gcpatch, what the compiled step needs with its arguments; of PyTorch
+            on a GPU what it allocated at most; on a CPU what the process grew by.
+    """
+
+    network: str
+    size: int
+    batch: int
+    variant: str
+    image_steps_per_second: float
+    seconds_per_step: float
+    spread: float
+    peak_memory_bytes: int
+    compile_seconds: float
+
+
+class Timing(NamedTuple):
+    """Seconds of the first call (compilation included), of a step in the median, and spread."""
+
+    first: float
+    step: float
+    spread: float
+
+
+def clock(step: Callable[[], Any], repeats: int, steps: int = 1) -> Timing:
+    """Times a function that takes `steps` steps and returns when they are done."""
+    start = time.perf_counter()
+    step()
+    first = time.perf_counter() - start
+    start = time.perf_counter()
+    step()
+    count = max(1, round(LEAST_SECONDS / (time.perf_counter() - start)))
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for _ in range(count):
+            step()
+        found.append((time.perf_counter() - start) / count / steps)
+    middle = statistics.median(found)
+    return Timing(first, middle, (max(found) - min(found)) / middle)
+
+
+def images_for(batch: int) -> Float[np.ndarray, "n side side 3"]:
+    """Random pixels: what a step costs does not depend on them."""
+    return np.random.default_rng(0).random((batch, SIDE, SIDE, 3), np.float32)
+
+
+def measure(
+    network: Network, size: int, batch: int, variant: str, repeats: int = 5,
+    precision: str = "highest",
+) -> Row:  # fmt: skip
+    """Times the attack `hide` on a batch, with a patch in the top right corner.
+
+    Args:
+        network: whose weights do not matter.
+        size: the patch's side in pixels.
+        batch: images at a time.
+        variant: one of `VARIANTS`.
+        repeats: how many times to measure; the median counts.
+        precision: as `jax.default_matmul_precision` names it.
+    """
+    place, how = Patch(size).place(SIDE, SIDE), Attack(objective="hide")
+    count = None if jax.default_backend() == "cpu" else slots.CHUNK
+    reach: Any = None
+    problems: Any = []
+    for index, image in enumerate(images_for(batch)):
+        target = index % len(network.categories)
+        problem = make_problem(network, image, target, place, jax.random.key(index))
+        if variant == "gcpatch-incremental":
+            reach, places = engine.reach_of(network, image.shape, image.dtype, place.corner, size)
+            problem = engine.remember(network, problem, reach, places)
+        problems.append(problem)
+    problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
+    states = jax.vmap(lambda problem: init_state(network, problem, place.shape, how))(problems)
+    start = time.perf_counter()
+    weights: Any = (network,)
+    with jax.default_matmul_precision(precision):
+        if count is None:
+            early, late = engine.one_step(network, states, problems, how, reach)
+            weights = early(network), network
+            program = late.lower(*weights, states, problems, how).compile()
+        else:
+            program = engine.steps.lower(network, states, problems, how, count, reach).compile()
+    compile_seconds = time.perf_counter() - start
+    memory: Any = program.memory_analysis()
+    state = [states]
+
+    def step() -> None:
+        state[0], losses = program(*weights, state[0], problems, how)
+        jax.block_until_ready(losses)
+
+    timing = clock(step, repeats, count or 1)
+    return Row(
+        network.name, size, batch, variant, batch / timing.step, timing.step, timing.spread,
+        memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,
+        compile_seconds,
+    )  # fmt: skip
+
+
+def product_peak(side: int = 2048) -> float:
+    """Multiply-adds a second of a product of square float32 matrices: what can be hoped for."""
+    side = side if jax.default_backend() == "cpu" else 4 * side
+    matrix = jnp.ones((side, side))
+    multiply = jax.jit(lambda a: a @ a)
+    return side**3 / clock(lambda: jax.block_until_ready(multiply(matrix)), 5).step
+
+
+def machine() -> dict[str, Any]:
+    """What the rows were measured on."""
+    device = jax.devices()[0]
+    return {
+        "device": f"{device.platform}: {device.device_kind}",
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "multiply_adds_per_second": product_peak(),
+    }

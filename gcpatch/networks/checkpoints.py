@@ -1,0 +1,194 @@
+"""Networks with their weights: Orbax checkpoints with a manifest, and the minis in the package.
+
+A checkpoint is a folder of two: `parameters/`, which Orbax writes, and `manifest.json`, which says
+whose parameters they are, where they come from and what they hash to.
+"""
+
+import importlib.resources
+import json
+import os
+import secrets
+import shutil
+import textwrap
+import zipfile
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcpatch.files import home as home
+from gcpatch.networks import NAMES, Network, create, fill, manifests, parameters, random
+from gcpatch.networks.manifests import CheckpointError as CheckpointError
+
+ARRAYS = "parameters"
+
+
+def load(name: str, weights: str | Path | None = None, seed: int = 0) -> Network:
+    """A network with weights, ready to use.
+
+    Args:
+        name: one of `gcpatch.networks.NAMES`.
+        weights: a checkpoint's folder; "random" for seeded random weights; None for what was
+            converted into `home()`, or else for the weights that come with the package.
+        seed: of the random weights.
+
+    Raises:
+        UserError: there is no network of this name.
+        CheckpointError: there are no such weights, or they are not whole.
+    """
+    if name not in NAMES:
+        create(name)  # raises, listing the names that there are
+    if weights == "random":
+        return random(name, seed)
+    if weights is not None:
+        return read(weights, name)
+    folder, packaged = home() / name, _packaged(name)
+    if folder.exists():
+        return read(folder, name)
+    if packaged.is_file():
+        return _unpack(name, packaged)
+    raise CheckpointError(
+        f"{name} is not converted yet: run `gcpatch convert {name}` (downloads torchvision's "
+        f"weights) or `gcpatch convert {name} --weights FILE.pth`; `--weights random` works "
+        "without weights"
+    )
+
+
+def installed() -> dict[str, dict[str, Any]]:
+    """The manifests of the checkpoints in `home()` by network; broken ones are left out."""
+    found = {}
+    for name in NAMES:
+        try:
+            manifest = manifests.read_manifest(home() / name)
+        except CheckpointError:
+            continue
+        if manifest["network"] == name:
+            found[name] = manifest
+    return found
+
+
+def bundled() -> dict[str, dict[str, Any]]:
+    """The manifests, made up on the spot, of the weights that come with the package."""
+    files = {name: _packaged(name) for name in NAMES}
+    networks = {name: _unpack(name, file) for name, file in files.items() if file.is_file()}
+    return {name: manifests.describe(network, "scenes") for name, network in networks.items()}
+
+
+def digest(network: Network) -> str:
+    """The SHA-256 of all parameters: keys, types, shapes and values, in the order of the keys."""
+    return manifests.digest(parameters(network))
+
+
+def save(
+    network: Network, folder: str | Path, source: str, versions: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Writes a checkpoint, all of it or nothing, and returns its manifest.
+
+    For `source` and `versions` see `manifests.describe`.
+
+    Raises:
+        CheckpointError: the folder cannot be written, or holds something else than a checkpoint.
+    """
+    import orbax.checkpoint as ocp  # here, because the weights in the package need no Orbax
+
+    folder = Path(folder).expanduser().resolve()
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        _check_replaceable(folder)
+        manifest = manifests.describe(network, source, versions)
+        arrays = {key: np.asarray(value) for key, value in parameters(network).items()}
+        draft.mkdir(parents=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(draft / ARRAYS, arrays)
+            checkpointer.wait_until_finished()
+        manifest["files"] = manifests.hash_files(draft / ARRAYS)
+        (draft / manifests.FILE).write_text(json.dumps(manifest, indent=1), "utf-8")
+        _replace(folder, draft)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return manifest
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Raises CheckpointError where saving would delete what is no checkpoint of ours."""
+    found = sorted(path.name for path in folder.glob("*"))
+    if folder.is_file() or found not in ([], [manifests.FILE, ARRAYS]):
+        raise CheckpointError(f"{folder} is in use and no checkpoint: choose another folder")
+    if found:
+        manifests.read_manifest(folder)
+
+
+def _replace(folder: Path, draft: Path) -> None:
+    """Puts the draft in the folder's place; keeps what was there if that fails."""
+    old = draft.with_name(f"{draft.name}.old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        draft.rename(folder)
+    except BaseException:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read(folder: str | Path, name: str | None = None) -> Network:
+    """The network in a checkpoint, after comparing every parameter with the manifest.
+
+    Args:
+        folder: what `save` wrote.
+        name: the network that it should be; any if None.
+
+    Raises:
+        CheckpointError: it is no checkpoint, another network's, a newer gcpatch's, incomplete or
+            altered.
+    """
+    folder = Path(folder).expanduser().resolve()
+    manifest = manifests.read_manifest(folder)
+    if name not in (None, manifest["network"]):
+        raise CheckpointError(f"{folder} holds {manifest['network']} and not {name}")
+    manifests.check_files(folder / ARRAYS, manifest)
+    arrays = _restore(folder)
+    try:
+        network = create(manifest["network"], tuple(manifest["categories"]))
+        network.mean, network.std = tuple(manifest["mean"]), tuple(manifest["std"])
+        network.target_layer = manifest["target_layer"]
+        network.resolve()  # raises where there is no such layer
+        network = fill(network, arrays)
+    except ValueError as error:
+        reason = textwrap.shorten(str(error), 1000, placeholder=" ...")
+        raise CheckpointError(f"{folder} does not fit this version: {reason}") from error
+    if manifests.digest(arrays) != manifest["digest"]:
+        raise CheckpointError(f"{folder} is damaged: its parameters are not those of its digest")
+    return network
+
+
+def _restore(folder: Path) -> dict[str, np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            arrays = checkpointer.restore(folder / ARRAYS)
+        return {key: np.asarray(arrays[key]) for key in arrays}
+    except Exception as error:  # Orbax raises what its many parts happen to run into
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+        raise CheckpointError(f"{folder / ARRAYS} is damaged or incomplete ({reason})") from error
+
+
+def _packaged(name: str) -> Traversable:
+    return importlib.resources.files("gcpatch.networks") / "weights" / f"{name}.npz"
+
+
+def _unpack(name: str, file: Traversable) -> Network:
+    """A mini from its `.npz`, float16 by dotted path."""
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            values = {key: archive[key].astype(np.float32) for key in archive}
+        return fill(create(name), values)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
+        raise CheckpointError(f"{file} is damaged ({reason}): install gcpatch again") from error

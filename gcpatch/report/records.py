@@ -1,0 +1,182 @@
+"""What a report is of: the settings and records of a run, or of the parts of one campaign."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from sys import intern
+from typing import Any, NamedTuple
+
+from gcpatch.attacks.regions import region
+from gcpatch.errors import UserError
+from gcpatch.evaluation.transfer import Attacked
+from gcpatch.report.export import flatten
+
+
+class ReportError(UserError):
+    """A run's folder cannot be reported on; the message says why in one sentence."""
+
+
+class Run(NamedTuple):
+    """A run, or several as one.
+
+    Attributes:
+        settings: what `run.json` holds; of several runs what they share, and each one's own in
+            `parts`.
+        records: one for each id, in the order of the runs and their files.
+        folders: of each record, the folder of its run.
+    """
+
+    settings: dict[str, Any]
+    records: list[dict[str, Any]]
+    folders: list[Path]
+
+
+def gather(folders: Sequence[Path]) -> Run:
+    """The run of a folder, or those of several as one.
+
+    A folder that holds no `run.json` stands for its subfolders `part-*`. Of an image that several
+    runs have, the first result counts.
+
+    Raises:
+        ReportError: a folder is not that of a run, two runs have different settings, or an id is
+            of different images in two runs; the message names the folders and what differs.
+    """
+    runs = list(dict.fromkeys(run for folder in folders for run in _runs(Path(folder))))
+    settings = _together(runs, [_settings(run) for run in runs])
+    found: dict[str, tuple[Path, dict]] = {}
+    for run in runs:
+        for name, record in _latest(run).items():
+            home, known = found.get(name, (run, record))
+            if name in found:
+                _compare(name, home, known, run, record)
+            if name not in found or known.get("error"):
+                found[name] = run, record
+    return Run(settings, [r for _, r in found.values()], [home for home, _ in found.values()])
+
+
+def attacked(folder: Path, limit: int | None = None) -> list[Attacked]:
+    """The adversarial images of a run, or its first `limit`.
+
+    Raises:
+        ReportError: the folder is not that of a run, or does not say where the patches lie.
+    """
+    run = gather([folder])
+    try:
+        place = region(run.settings["settings"]["patch"]).place
+    except (KeyError, TypeError, AttributeError, StopIteration):
+        raise ReportError(f"{folder / 'run.json'} does not say where the patches lie") from None
+    found = [
+        Attacked(folder.name, record, home / "images" / record["id"] / "adversarial.png", place)
+        for record, home in zip(run.records, run.folders, strict=True)
+        if not record["error"] and not record.get("skipped")
+    ]
+    return found[:limit]
+
+
+def read_records(run: Path) -> list[dict]:
+    """The records of results.jsonl as dicts; a last line that a kill cut short is left out."""
+    path = _file(Path(run), "results.jsonl")
+    records: list[dict] = []
+    broken = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if broken and line.strip():
+                raise ReportError(
+                    f"{path}, line {broken}: this is not a record; mend or delete the line."
+                )
+            if (record := _object(line)) is not None:
+                records.append(record)
+            elif line.strip():
+                broken = number
+    return records
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The folder, or the parts in it; `part-2` is before `part-10`."""
+    parts = [part for part in folder.glob("part-*") if part.is_dir()]
+    if (folder / "run.json").exists() or not parts:
+        return [folder]
+    return sorted(parts, key=lambda part: (len(part.name), part.name))
+
+
+def _file(run, name):
+    """The path of a file that every run has."""
+    if not run.is_dir():
+        raise ReportError(f"There is no folder {run}.")
+    if not (run / name).is_file():
+        raise ReportError(f"{run} has no {name}, so it is not the folder of a run.")
+    return run / name
+
+
+def _object(text):
+    """The JSON object in `text` (bytes), or None."""
+    try:
+        found = _decode(text.decode())
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+# Each key is one string for all records, which halves their memory.
+_decode = json.JSONDecoder(object_pairs_hook=lambda pairs: {intern(k): v for k, v in pairs}).decode
+
+
+def _settings(run):
+    """The JSON object in a run's run.json."""
+    path = _file(run, "run.json")
+    found = _object(path.read_bytes())
+    if found is None:
+        raise ReportError(f"{path} does not hold one JSON object.")
+    return found
+
+
+def _latest(run):
+    """{id: its last record}, in the order of the file."""
+    last: dict[str, dict] = {}
+    for number, record in enumerate(read_records(run)):
+        name = str(record.get("id", (run, number)))
+        last.pop(name, None)
+        last[name] = record
+    return last
+
+
+def _together(runs, found):
+    """The settings of several runs: what all share, and by folder what is each one's own."""
+    if len(runs) == 1:
+        return found[0]
+    for run, whole in zip(runs, found, strict=True):
+        inner = whole.get("settings")
+        if not isinstance(inner, dict):
+            raise ReportError(f"{run / 'run.json'} has no settings to compare with other runs'.")
+        whole["shard"] = inner.pop("shard", None)
+        _agree(runs[0], found[0]["settings"], run, inner)
+    shared = {k: v for k, v in found[0].items() if all(whole.get(k) == v for whole in found)}
+    own = [{k: v for k, v in whole.items() if k not in shared} for whole in found]
+    names = [run.name for run in runs]
+    names = names if len(set(names)) == len(runs) else list(map(str, runs))
+    return shared | {"parts": dict(zip(names, own, strict=True))}
+
+
+def _agree(first, expected, other, found):
+    """Raises ReportError where the settings of two runs differ."""
+    old, new = flatten(expected), flatten(found)
+    differing = [
+        f"{key} is {old.get(key)!r} and {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    if differing:
+        raise ReportError(f"{first} and {other} have other settings: {'; '.join(differing)}.")
+
+
+def _compare(name, home, known, run, record):
+    """Raises ReportError where two records of one id are of different images."""
+    key = "sha256" if known.get("sha256") and record.get("sha256") else "source"
+    if known.get(key) == record.get(key):
+        return
+    if known.get("source") != record.get("source"):
+        key = "source"
+    raise ReportError(
+        f"The id {name!r} is of different images: {key} {known.get(key)} in {home}, "
+        f"{record.get(key)} in {run}."
+    )

@@ -1,0 +1,397 @@
+"""Many images through one attack, and what became of each, as records in a run's folder."""
+
+import dataclasses
+import datetime
+import itertools
+import os
+import platform
+import shlex
+import sys
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager, suppress
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from gcpatch.data import images
+from gcpatch.data import labels
+from gcpatch.evaluation import metrics
+from gcpatch.attacks import regions
+from gcpatch.report import figures
+from gcpatch.data.prefetch import prefetch
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.step import (Problem, make_problem, init_state)
+from gcpatch.networks.checkpoints import digest
+from gcpatch.errors import UserError
+from gcpatch.explainers.cam import look
+from gcpatch.data.sources import (Item, Picture)
+from gcpatch.runs.journal import Journal
+from gcpatch.networks import Network
+from gcpatch.attacks.regions import Placement
+from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.regions import Region
+from gcpatch.attacks.slots import (Result, Slots, InProgress, corner_of, stream)
+from gcpatch.runs.snapshots import (Saved, Snapshots)
+from gcpatch.runs.progress import Progress
+
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
+LAG = 4 * THREADS  # images whose files may wait to be written
+PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless")
+FIELDS = (
+    "id", "source", "sha256", "model", "objective", "target", "label", "clean", "adversarial",
+    "png", "steps", "converged", "fooled_class", "fooled_explanation", "fooled_both",
+    "energy_clean", "energy_adversarial", "pointing_clean", "pointing_adversarial", "map_iou",
+    "map_rank_correlation", "loss", "linf", "l2", "psnr", "pixels_changed_share",
+    "skipped", "error",
+)  # fmt: skip
+
+
+def describe(
+    networks: list[Network], patch: Region, attack: Attack, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """What a run's `run.json` holds: the settings, which `--resume` compares, and where it runs."""
+    settings = settings | {
+        "weights_digest": {network.name: digest(network) for network in networks},
+        "objective": _name(attack),
+        "patch": regions.describe(patch),
+        "attack": dataclasses.asdict(attack) | {"objective": _name(attack)},
+    }
+    device = jax.devices()[0]
+    return {
+        "settings": settings,
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["gcpatch", *sys.argv[1:]]),
+    }
+
+
+def _name(attack: Attack) -> str:
+    return attack.objective if isinstance(attack.objective, str) else attack.objective.__name__
+
+
+class _Clean(NamedTuple):
+    """What is known of an image before its attack."""
+
+    item: Item
+    picture: Picture
+    label: int
+    target: int
+    logits: np.ndarray
+    heat: np.ndarray
+    heat_of_target: np.ndarray
+
+
+def run(
+    journal: Journal, network: Network, items: Iterable[Item], patch: Region, attack: Attack,
+    *, target: str = "random", seed: int = 0, batch: int = 8, precision: str = "float32",
+    devices: Sequence[jax.Device] | None = None, every: float = 60, watch: Progress | None = None,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Attacks the items that the journal lacks and writes their files and records.
+
+    Images are read ahead of the devices and written behind them, in threads. An item that cannot
+    be done costs only itself: its record says why, as does that of one that is `skipped` because it
+    is taken for its target as it is. What is under way is kept in snapshots, which
+    the next run in the same folder takes up; the outcome is that of a run without a break.
+
+    Args:
+        journal: the run's folder.
+        network: the network to fool.
+        items: the images.
+        patch: where the perturbation lies, and its ratio.
+        attack: how to optimise it.
+        target: one of `labels.RULES`, or a class by name, number or WordNet ID, for items without
+            their own.
+        seed: of everything random; an image's own numbers come from it and the image's digest.
+        batch: how many images a device optimises at a time. Records do not depend on the number
+            of devices; they depend on this, by rounding.
+        precision: of the optimisation, in `PRECISIONS`; everything recorded is in float32.
+        devices: to share the images; JAX's default device if None.
+        every: seconds between snapshots.
+        watch: is told what happens, and may ask for an end.
+
+    Yields:
+        The new records, in the order in which the images are done.
+
+    Raises:
+        OSError: the run's folder cannot be written; what is recorded is whole.
+    """
+    campaign = _Campaign(journal, network, patch, attack, target, seed, watch or Progress())
+    yield from campaign.run(items, batch, PRECISIONS[precision], devices, every)
+
+
+class _Stop(Exception):  # noqa: N818
+    """Somebody asked for an end."""
+
+
+class _Skipped(Exception):  # noqa: N818
+    """An image that is not to be attacked, and its record."""
+
+    def __init__(self, record: dict[str, Any]):
+        super().__init__(record["skipped"])
+        self.record = record
+
+
+class _Campaign:
+    """A run: images that are read, attacked and written at the same time."""
+
+    def __init__(self, journal, network, patch, attack, target, seed, watch):
+        self.journal, self.network, self.attack = journal, network, attack
+        self.target, self.seed, self.watch = target, seed, watch
+        self.place = cache(patch.place)
+        self.name = _name(attack)
+        self.waiting: dict[int, _Clean] = {}
+        self.writing: deque[Future[dict[str, Any]]] = deque()
+        self.snapshots = Snapshots(journal.folder / "snapshots")
+        self.in_progress: dict[str, Saved] | None = None
+
+    def run(self, items, batch, precision, devices, every) -> Iterator[dict[str, Any]]:
+        saved = time.monotonic()
+
+        def on_chunk(slots: Slots) -> None:
+            nonlocal saved
+            if self.watch.stopped or time.monotonic() - saved >= every:
+                self._save(slots)
+                saved = time.monotonic()
+            if self.watch.stopped:
+                raise _Stop
+
+        with (
+            ThreadPoolExecutor(THREADS, "write") as pool,
+            closing(self._problems(items, pool)) as problems,
+            closing(self.snapshots),
+        ):
+            if (first := next(problems, None)) is not None:
+                place = self.place(*self.waiting[0].picture.pixels.shape[:2])
+                outcomes = stream(
+                    self.network, itertools.chain([first], problems), place.shape, self.attack,
+                    batch, self.watch.steps, precision, corner_of(place), self._smaller, on_chunk,
+                    devices,
+                )  # fmt: skip
+                with suppress(_Stop):
+                    for number, finished in outcomes:
+                        clean = self.waiting.pop(number)
+                        self.writing.append(pool.submit(self._write, clean, finished))
+                        yield from self._written(LAG)
+            yield from self._written(0)
+        if not self.watch.stopped:
+            self.snapshots.clear()
+
+    def _problems(self, items, pool) -> Generator[Problem | InProgress, None, None]:
+        """What is to be attacked, from images that threads read ahead."""
+        fresh = (item for item in items if item.id not in self.journal.done)
+        with closing(prefetch(self._look, fresh, THREADS)) as looks:
+            place = 0
+            for item, future in looks:
+                try:
+                    clean = future.result()
+                except _Skipped as skip:
+                    self.writing.append(pool.submit(self._append, item, skip.record))
+                    continue
+                except Exception as error:  # whatever is wrong with this one image
+                    self.writing.append(pool.submit(self._append, item, _blamed(item, error)))
+                    continue
+                self.waiting[place] = clean
+                place += 1
+                yield self._problem(clean)
+
+    def _problem(self, clean: "_Clean") -> Problem | InProgress:
+        picture = clean.picture
+        place = self.place(*picture.pixels.shape[:2])
+        problem = make_problem(
+            self.network,
+            jnp.asarray(picture.pixels, jnp.float32) / 255,
+            clean.target,
+            place,
+            jax.random.key(_seeds(self.seed, picture.sha256)[1]),
+            clean.label,
+            jnp.stack([clean.heat, clean.heat_of_target]),
+        )
+        if self.in_progress is None:
+            begin = partial(init_state, shape=place.shape)
+            like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
+            self.in_progress = self.snapshots.load(like, self.watch.note)
+        found = self.in_progress.get(clean.item.id)
+        if found is None or found.sha256 != picture.sha256:
+            return problem
+        return InProgress(problem, found.state, found.history)
+
+    def _look(self, item: Item) -> "_Clean":
+        clean = _look_at(self.network, item, self.target, self.seed)
+        self.place(*clean.picture.pixels.shape[:2])
+        return clean
+
+    def _save(self, slots: Slots) -> None:
+        """Puts what is in the slots on the disk, behind the files of what has left them."""
+        wait(self.writing)
+        in_progress = {}
+        for place, (_, state, history) in slots.underway().items():
+            item, picture = self.waiting[place][:2]
+            in_progress[item.id] = Saved(picture.sha256, state, history)
+        try:
+            self.snapshots.save(in_progress)
+        except Exception as error:  # a snapshot is a precaution, whatever Orbax has against it
+            self.watch.note(f"no snapshot could be written: {error}")
+
+    def _smaller(self, batch: int) -> None:
+        self.watch.note(f"out of memory: going on with --batch {batch}")
+
+    def _written(self, most: int) -> Iterator[dict[str, Any]]:
+        """The records that are on the disk by now; waits until at most so many are not."""
+        while self.writing and (len(self.writing) > most or self.writing[0].done()):
+            record = self.writing.popleft().result()
+            self.watch.record(record)
+            yield record
+
+    def _write(self, clean: "_Clean", finished: Result) -> dict[str, Any]:
+        """An image's files and then its record."""
+        place = self.place(*clean.picture.pixels.shape[:2])
+        conclude = partial(_conclude, self.network, clean, finished, place, self.name)
+        try:
+            if not np.isfinite(finished.history.total[-1]):
+                raise UserError(
+                    f"the loss is {finished.history.total[-1]} at step {finished.steps}; "
+                    "nothing can be optimised from there"
+                )
+            with self._folder():
+                record = self.journal.store(clean.item.id, conclude, finished.history)
+        except OSError:
+            raise
+        except Exception as error:  # whatever is wrong with this one image
+            record = _blamed(clean.item, error)
+        return self._append(clean.item, record)
+
+    @contextmanager
+    def _folder(self) -> Iterator[None]:
+        """Says of what cannot be written whether the run's folder is still there."""
+        try:
+            yield
+        except (OSError, images.ImageError) as error:
+            gone = not self.journal.folder.is_dir()
+            what = "the run's folder is gone" if gone else f"cannot be written ({error})"
+            raise OSError(f"{self.journal.folder}: {what}") from None
+
+    def _append(self, item: Item, record: dict[str, Any]) -> dict[str, Any]:
+        known = {
+            "id": item.id, "source": item.source, "model": self.network.name,
+            "objective": self.name, "error": None,
+        }  # fmt: skip
+        record = dict.fromkeys(FIELDS) | known | record
+        with self._folder():
+            self.journal.append(record)
+        return record
+
+
+def _blamed(item: Item, error: Exception) -> dict[str, str]:
+    """The record of an image without a result."""
+    if not isinstance(error, UserError):
+        error = UserError(f"{type(error).__name__}: {error}")
+    return {"error": item.blame(error)}
+
+
+def _seeds(seed: int, sha256: str) -> tuple[int, int]:
+    return seed, int(sha256[:8], 16)
+
+
+def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
+    rule = item.target or rule
+    labels.check(rule, network.categories)
+    picture = item.read()
+    image = jnp.asarray(picture.pixels, jnp.float32) / 255
+    logits, heat = jax.tree.map(np.asarray, look(network, image, jnp.asarray(-1)))
+    label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
+    try:
+        target = labels.choose(rule, logits, network.categories, _seeds(seed, picture.sha256))
+    except labels.AlreadyTarget as error:
+        known = {
+            "sha256": picture.sha256, "target": _named(network, int(logits.argmax())),
+            "label": _named(network, label) if item.label else None,
+            "clean": _answer(network, logits), "skipped": str(error),
+        }  # fmt: skip
+        raise _Skipped(known) from None
+    _, of_target = look(network, image, jnp.asarray(target))
+    return _Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+
+
+def _conclude(
+    network: Network, clean: _Clean, finished: Result, place: Placement, name: str, folder: Path
+) -> dict[str, Any]:
+    """Writes an image's files and measures them; the verdict is that of the re-read PNG."""
+    before = clean.picture.pixels
+    file = folder / "adversarial.png"
+    images.write_png(file, np.rint(finished.adversarial * 255).astype(np.uint8))
+    after = images.read_png(file)
+    target = jnp.asarray(clean.target)
+    logits, _ = look(network, jnp.asarray(finished.adversarial), target)
+    png_logits, heat = jax.tree.map(
+        np.asarray, look(network, jnp.asarray(after, jnp.float32) / 255, target)
+    )
+    (row, column), (rows, columns), ratio, _ = place
+    covered = np.asarray(
+        coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, ratio)
+    )
+    png = _answer(network, png_logits)
+    record = {
+        "id": clean.item.id,
+        "sha256": clean.picture.sha256,
+        "target": _named(network, clean.target),
+        "label": _named(network, clean.label) if clean.item.label else None,
+        "clean": _answer(network, clean.logits),
+        "adversarial": _answer(network, logits),
+        "png": {"id": png["id"], "probability": png["probability"]},
+        "steps": finished.steps,
+        "converged": finished.converged,
+        **_verdict(name, png["id"] == clean.target, clean, heat, covered),
+        "loss": finished.losses._asdict(),
+        **metrics.distance(before, after)._asdict(),
+    }
+    if clean.picture.mask is not None:
+        weights = metrics.object_weights(clean.picture.mask, heat.shape)
+        record["object_energy_clean"] = metrics.energy(clean.heat, weights)
+        record["object_energy_adversarial"] = metrics.energy(heat, weights)
+    figures.write_pictures(
+        folder, clean=before, adversarial=after,
+        patch=after[row : row + rows, column : column + columns],
+        heat_clean=clean.heat, heat_adversarial=heat, record=record,
+        box=None if np.ndim(ratio) else (row, column, rows),
+    )  # fmt: skip
+    return record
+
+
+def _named(network: Network, label: int) -> dict[str, Any]:
+    return {"id": label, "name": network.categories[label]}
+
+
+def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
+    label = int(np.argmax(logits))
+    odds = jax.nn.softmax(jnp.asarray(logits))
+    return _named(network, label) | {"probability": float(odds[label])}
+
+
+def _verdict(
+    name: str, fooled_class: bool, clean: _Clean, heat: np.ndarray, covered: np.ndarray
+) -> dict[str, Any]:
+    energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
+    fooled_map = metrics.fooled_explanation(name, energy, points)
+    return {
+        "fooled_class": fooled_class,
+        "fooled_explanation": fooled_map,
+        "fooled_both": None if fooled_map is None else fooled_class and fooled_map,
+        "energy_clean": metrics.energy(clean.heat_of_target, covered),
+        "energy_adversarial": energy,
+        "pointing_clean": metrics.pointing(clean.heat_of_target, covered),
+        "pointing_adversarial": points,
+        "map_iou": metrics.iou(clean.heat, heat),
+        "map_rank_correlation": metrics.rank_correlation(clean.heat, heat),
+    }

@@ -1,0 +1,176 @@
+"""A run's folder: settings, one record an image, pictures, histories, summary.
+
+A record is appended only after the image's files are whole, and files appear under their names
+only when they are whole, so that a run can be stopped at any moment and taken up again.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+import weakref
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gcpatch.attacks.step import Losses
+from gcpatch.errors import UserError
+from gcpatch.report.summary import write_summary
+
+
+class RunError(UserError):
+    """A run's folder that cannot be used."""
+
+
+class Journal:
+    """The folder of one run; its methods may be called from several threads.
+
+    Args:
+        folder: where the run is; made if it is not there.
+        settings: what the run does, written to `run.json`.
+        resume: whether to go on with a run that the folder holds.
+
+    Raises:
+        RunError: the folder cannot be written, is in use, holds a run and `resume` is not set, or
+            holds a run of other settings; the message says which.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool = False):
+        self.folder = folder
+        self.settings = settings
+        self.done: set[str] = set()
+        self._appending = threading.Lock()
+        found = self.folder / "run.json"
+        try:
+            (self.folder / "images").mkdir(parents=True, exist_ok=True)
+            self._hold()
+            if found.exists():
+                self._compare(found, resume)
+            _write(found, json.dumps(settings, indent=2))
+            _replace(self.folder / "results.jsonl", self._kept())
+        except OSError as error:
+            raise RunError(f"cannot write to the folder {folder}: {error.strerror}") from None
+
+    def _hold(self) -> None:
+        """Keeps others out until `release`, or for as long as the journal lives."""
+        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
+        self.release = weakref.finalize(self, os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise RunError(
+                f"another process is writing to {self.folder}; wait for it or choose another folder"
+            ) from None
+
+    def _compare(self, found: Path, resume: bool) -> None:
+        if not resume:
+            raise RunError(
+                f"{self.folder} holds a run already; go on with --resume or choose another folder"
+            )
+        try:
+            old = json.loads(found.read_text())["settings"]
+        except (ValueError, KeyError):
+            raise RunError(f"{found} is not a run's settings; choose another folder") from None
+        new = json.loads(json.dumps(self.settings["settings"]))
+        differing = [
+            f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
+        if differing:
+            raise RunError(f"{self.folder} holds a run of other settings: {'; '.join(differing)}")
+
+    def _kept(self) -> Iterator[str]:
+        """The lines of the images that are done; those that failed are tried again."""
+        for record in self.records():
+            if record["error"] is None and record["id"] not in self.done:
+                self.done.add(record["id"])
+                yield json.dumps(record) + "\n"
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records so far, read one by one; a last line that was cut off is left out.
+
+        Raises:
+            RunError: another line is no record.
+        """
+        path = self.folder / "results.jsonl"
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    record = json.loads(line)
+                    _ = record["id"], record["error"]
+                except (ValueError, KeyError, TypeError):
+                    raise RunError(
+                        f"{path}, line {number} is no record; mend or delete the line"
+                    ) from None
+                yield record
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Writes one record behind the others, through to the disk."""
+        with self._appending, open(self.folder / "results.jsonl", "a") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            if record["error"] is None:
+                self.done.add(record["id"])
+
+    def store(
+        self, identity: str, write: Callable[[Path], dict[str, Any]], history: Losses
+    ) -> dict[str, Any]:
+        """Puts the folder of an image's files in place, whole; returns what `write` returns."""
+        place = self.folder / "images" / identity
+        partial = place.with_name(f".{identity}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        record = write(partial)
+        np.savez(partial / "history.npz", **history._asdict())
+        shutil.rmtree(place, ignore_errors=True)
+        partial.rename(place)
+        return record
+
+    def close(self) -> dict[str, Any]:
+        """Gathers the histories, writes the summary and returns it; lets go of the folder."""
+        partial = self.folder / ".histories.npz"
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as gathered:
+            for record in self.records():
+                path = self.folder / "images" / record["id"] / "history.npz"
+                if record["error"] is None and path.exists():
+                    with zipfile.ZipFile(path) as curves:
+                        for name in curves.namelist():
+                            gathered.writestr(f"{record['id']}/{name}", curves.read(name))
+        partial.replace(self.folder / "histories.npz")
+        summary = write_summary(self.folder, self.records())
+        self.release()
+        return summary
+
+
+def is_run_of(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a folder holds a run with the settings of `Journal`, as far as they are compared."""
+    try:
+        found = json.loads((folder / "run.json").read_text())["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return found == json.loads(json.dumps(settings["settings"]))
+
+
+def _write(path: Path, text: str) -> None:
+    _replace(path, [text])
+
+
+def _replace(path: Path, lines: Iterable[str]) -> None:
+    """Writes a file that appears under its name only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

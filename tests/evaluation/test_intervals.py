@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from gcpatch.evaluation.intervals import bootstrap
+
+
+def test_two_images_by_hand():
+    # The mean of two draws from {0, 1} is 0, 1/2 or 1, with odds 1/4, 1/2 and 1/4.
+    values = np.array([0.0, 1.0])
+    assert bootstrap(values, level=0.95) == (0.5, 0, 1)
+    assert bootstrap(values, level=0.4) == (0.5, 0.5, 0.5)  # from 0.3 to 0.7
+
+
+def test_the_median_of_three_by_hand():
+    # It is 1 where two or three draws are 1: 7/27, which is more than 0.2 and less than 0.3.
+    values = np.array([1.0, 2.0, 4.0])
+    assert bootstrap(values, np.median, level=0.6) == (2, 1, 4)
+    assert bootstrap(values, np.median, level=0.4) == (2, 2, 2)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    generator = np.random.default_rng(7)
+    for level in (0.95, 0.8):
+        samples = generator.exponential(2.0, (400, 256))
+        found = [bootstrap(sample, level=level, resamples=1000) for sample in samples]
+        covered = np.mean([low <= 2 <= high for _, low, high in found])
+        assert covered == pytest.approx(level, abs=0.04)
+
+
+def test_its_width_is_the_standard_error():
+    values = np.random.default_rng(1).normal(5, 3, 1000)
+    value, low, high = bootstrap(values)
+    assert value == values.mean()
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(1000), rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    values = np.random.default_rng(2).normal(size=50)
+    assert bootstrap(values) == bootstrap(values)
+    assert bootstrap(values, seed=1) != bootstrap(values)
+
+
+def test_median_beyond_the_last_step_is_infinite():
+    assert bootstrap(np.array([1.0, np.inf, np.inf]), np.median)[0] == np.inf
+
+
+def test_no_images():
+    with pytest.raises(ValueError, match="no images"):
+        bootstrap(np.zeros(0))

@@ -1,0 +1,393 @@
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from gcpatch import networks
+from gcpatch.data import scenes
+from gcpatch.errors import UserError
+from gcpatch.networks import VGG, ParameterError, ResNet, fill, layers, parameters
+
+# Of torchvision's models; without the running statistics, which torch counts as buffers.
+PARAMETERS = {
+    "vgg11": 132863336,
+    "vgg11_bn": 132868840,
+    "vgg13": 133047848,
+    "vgg13_bn": 133053736,
+    "vgg16": 138357544,
+    "vgg16_bn": 138365992,
+    "vgg19": 143667240,
+    "vgg19_bn": 143678248,
+    "resnet50": 25557032,
+    "resnet101": 44549160,
+    "resnet152": 60192808,
+    "resnext50_32x4d": 25028904,
+    "resnext101_32x8d": 88791336,
+    "resnext101_64x4d": 83455272,
+    "wide_resnet50_2": 68883240,
+    "wide_resnet101_2": 126886696,
+}
+
+mini, create = cache(networks.random), cache(networks.create)
+
+
+def random(seed, *shape, dtype=np.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(dtype))
+
+
+def pixels(*shape, seed=0, dtype=np.float32):
+    return jnp.asarray(np.random.default_rng(seed).uniform(size=shape).astype(dtype))
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """Makes the layers lower as they do where there is an accelerator."""
+
+    def switch():
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+    return switch
+
+
+def assert_same_function(ours, oracle, *arguments):
+    """Equal values, and equal gradients with respect to every argument."""
+    tolerance = 1e-12 if arguments[0].dtype == np.float64 else 2e-5
+    value, vjp = jax.vjp(ours, *arguments)
+    expected, expected_vjp = jax.vjp(oracle, *arguments)
+    assert value.dtype == arguments[0].dtype
+    np.testing.assert_allclose(value, expected, rtol=tolerance, atol=tolerance)
+    cotangent = random(9, *value.shape, dtype=value.dtype)
+    for ours, theirs in zip(vjp(cotangent), expected_vjp(cotangent), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=10 * tolerance)
+
+
+# --- stages, split, activations ----------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mini_vgg_bn", "mini_resnext"])
+def test_a_network_can_be_cut_behind_every_stage(name):
+    network, image = mini(name), pixels(32, 32, 3)
+    logits, activations = network(image), network.activations(image)
+    assert list(activations) == list(network.stages())
+    np.testing.assert_array_equal(activations[list(activations)[-1]], logits)
+    for layer in network.stages():
+        trunk, head = network.split(layer)
+        np.testing.assert_array_equal(trunk(image), activations[layer])
+        np.testing.assert_array_equal(head(trunk(image)), logits)
+
+
+def test_activations_are_those_of_the_layers(tiny):
+    image = pixels(32, 32, 3)
+    assert list(tiny.activations(image)) == [
+        *(f"features.{i}" for i in range(6)),
+        "avgpool",
+        *(f"classifier.{i}" for i in range(7)),
+    ]
+    value = (np.asarray(image) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    kernel, bias = (np.asarray(getattr(tiny.features[0], name)[...]) for name in ("kernel", "bias"))
+    padded = np.pad(value, ((1, 1), (1, 1), (0, 0)))
+    first = bias + sum(
+        padded[i : i + 32, j : j + 32] @ kernel[i, j] for i in range(3) for j in range(3)
+    )
+    activations = tiny.activations(image)
+    np.testing.assert_allclose(activations["features.0"], first, atol=1e-5)
+    np.testing.assert_allclose(activations["features.1"], np.maximum(first, 0), atol=1e-5)
+    assert activations["features.4"].shape == (16, 16, 6)
+    assert activations["features.4"].min() == 0
+
+
+@pytest.mark.parametrize(
+    "layer, full",
+    [
+        ("features", "features.5"),
+        ("features.1", "features.1"),
+        ("classifier", "classifier.6"),
+        ("avgpool", "avgpool"),
+        (None, "features.4"),
+    ],
+)
+def test_a_layer_s_name_may_be_a_prefix(tiny, layer, full):
+    image = pixels(32, 32, 3)
+    assert tiny.resolve(layer) == full
+    trunk, _ = tiny.split(layer)
+    np.testing.assert_array_equal(trunk(image), tiny.activations(image)[full])
+
+
+def test_a_prefix_stands_for_the_last_of_several_blocks():
+    network = create("resnet50")
+    assert [network.resolve(f"layer{i}") for i in (1, 2, 3, 4)] == [
+        "layer1.2", "layer2.3", "layer3.5", "layer4.2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", ["layer4", "features.99", "feat", "normalize", ""])
+def test_an_unknown_layer(tiny, layer):
+    message = rf"tiny has no layer '{layer}'; it has features\.0, .*, classifier\.6"
+    with pytest.raises(UserError, match=message):
+        tiny.split(layer)
+
+
+def test_leading_axes(tiny_resnet):
+    network, images = tiny_resnet, pixels(2, 3, 32, 32, 3)
+    run = jax.jit(network)
+    logits = run(images)
+    assert logits.shape == (2, 3, 7)
+    for i, j in np.ndindex(2, 3):
+        np.testing.assert_allclose(logits[i, j], run(images[i, j]), rtol=1e-4, atol=1e-5)
+    assert np.ptp(logits, axis=(0, 1)).min() > 1e-3
+    many = jax.jit(jax.vmap(network))(images[0])
+    np.testing.assert_allclose(many, logits[0], rtol=1e-4, atol=1e-5)
+
+
+def test_accelerators_compute_the_same(tiny_resnet, accelerator):
+    network, image = tiny_resnet, pixels(32, 32, 3)
+    ours = jax.jit(lambda image: network(image))(image)
+    accelerator()
+    theirs = jax.jit(lambda image: network(image))(image)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert not np.array_equal(ours, theirs)  # they are two programs
+
+
+def test_a_network_in_float64(tiny, tiny64):
+    image = pixels(32, 32, 3, dtype=np.float64)
+    logits = tiny64(image)
+    assert logits.dtype == np.float64
+    np.testing.assert_allclose(logits, tiny(image.astype(np.float32)), rtol=1e-4, atol=1e-4)
+
+
+def test_normalize(tiny):
+    image = pixels(4, 5, 3)
+    expected = (np.asarray(image) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(tiny.normalize(image), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(tiny.denormalize(tiny.normalize(image)), image, atol=1e-6)
+    np.testing.assert_allclose(tiny.denormalize(jnp.zeros(3)), [0.485, 0.456, 0.406], rtol=1e-6)
+
+
+def test_normalize_in_double_precision(tiny, x64):
+    image = pixels(4, 5, 3, dtype=np.float64)
+    back = tiny.denormalize(tiny.normalize(image))
+    np.testing.assert_allclose(back, image, rtol=1e-14, atol=1e-15)
+
+
+# --- layers ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (1, 1), (5, 9), (14, 14), (13, 8), (8, 7)])
+@pytest.mark.parametrize("size", [7, 1])
+def test_adaptive_pool_bins_as_torch(shape, size):
+    x = np.asarray(random(0, 2, *shape, 3))
+    expected = np.zeros((2, size, size, 3), np.float32)
+    bins = [  # each of them from where it starts to where it ends, rounded outwards
+        [slice(int(np.floor(i * n / size)), int(np.ceil((i + 1) * n / size))) for i in range(size)]
+        for n in shape
+    ]
+    for i, rows in enumerate(bins[0]):
+        for j, columns in enumerate(bins[1]):
+            expected[:, i, j] = x[:, rows, columns].mean((1, 2))
+    out = layers.AdaptiveAveragePool(size)(jnp.asarray(x))
+    np.testing.assert_allclose(out, expected, atol=1e-6)
+    if shape == (size, size):
+        np.testing.assert_array_equal(out, x)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(
+    "size, stride, padding, shape, dtype",
+    [
+        (2, 2, 0, (8, 6), "float32"),
+        (2, 2, 0, (7, 9), "float64"),
+        (3, 2, 1, (8, 8), "float32"),
+        (3, 2, 1, (9, 5), "float64"),
+        (3, 1, 1, (4, 4), "float32"),
+    ],
+)
+def test_max_pool(size, stride, padding, shape, dtype, ties, x64):
+    x = random(0, 2, *shape, 3, dtype=dtype) - 3  # below 0, where padding with 0 would win
+    x = jnp.round(x) if ties else x
+
+    def oracle(x):
+        pads = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+        window, strides = (1, size, size, 1), (1, stride, stride, 1)
+        return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, pads)
+
+    assert_same_function(jax.jit(layers.MaxPool(size, stride, padding)), jax.jit(oracle), x)
+
+
+def test_max_pool_gives_the_gradient_of_a_tie_to_the_first():
+    x = jnp.asarray([[1.0, 5.0, 5.0], [5.0, 0.0, 2.0], [5.0, 5.0, 5.0]])[..., None]
+    gradient = jax.grad(lambda x: layers.MaxPool(3, 3)(x).sum())(x)[..., 0]
+    np.testing.assert_array_equal(gradient, [[0, 1, 0], [0, 0, 0], [0, 0, 0]])
+
+
+def test_max_pool_takes_any_leading_axes():
+    x = random(0, 2, 3, 6, 6, 4)
+    pool = layers.MaxPool(3, 2, 1)
+    np.testing.assert_array_equal(pool(x)[1, 2], pool(x[1, 2]))
+
+
+# Map, kernel (height, width, input and output channels), strides, padding, groups; and how many
+# convolutions a CPU is given.
+CONVOLUTIONS = {
+    "plain": ((9, 8), (3, 3, 4, 6), (1, 1), (1, 1), 1, 1),
+    "stem": ((17, 16), (7, 7, 3, 4), (2, 2), (3, 3), 1, 1),
+    "1x1": ((5, 6), (1, 1, 4, 6), (1, 1), (0, 0), 1, 0),
+    "1x1 strided": ((9, 8), (1, 1, 4, 6), (2, 2), (0, 0), 1, 0),
+    "1x1 unevenly strided": ((9, 8), (1, 1, 4, 6), (3, 2), (0, 0), 1, 0),
+    "1x1 padded": ((5, 6), (1, 1, 4, 6), (1, 1), (1, 1), 1, 1),
+    "3x3 on a small map": ((7, 7), (3, 3, 4, 6), (1, 1), (1, 1), 1, 0),
+    "3x3 on a small oblong map": ((3, 6), (3, 3, 4, 6), (1, 1), (1, 1), 1, 0),
+    "3x3 on a small map, unpadded": ((7, 5), (3, 3, 4, 6), (1, 1), (0, 0), 1, 0),
+    "3x3 on one pixel": ((1, 1), (3, 3, 4, 6), (1, 1), (1, 1), 1, 0),
+    "3x3 strided on a small map": ((7, 6), (3, 3, 4, 6), (2, 2), (1, 1), 1, 1),
+    "groups": ((9, 8), (3, 3, 2, 12), (1, 1), (1, 1), 3, 3),
+    "groups strided": ((9, 8), (3, 3, 2, 6), (2, 2), (1, 1), 3, 3),
+    "groups on a small map": ((5, 7), (3, 3, 2, 6), (1, 1), (1, 1), 3, 0),
+}
+
+
+@pytest.mark.parametrize(
+    "case, dtype",
+    [
+        *((case, "float32") for case in CONVOLUTIONS),
+        *((case, "float64") for case in CONVOLUTIONS),
+    ],
+)
+def test_convolution(case, dtype, x64, accelerator):
+    shape, kernel_shape, strides, pads, groups, on_cpu = CONVOLUTIONS[case]
+    padding = tuple((pad, pad) for pad in pads)
+    x = random(0, 2, *shape, kernel_shape[2] * groups, dtype=dtype)
+    kernel = random(1, *kernel_shape, dtype=dtype)
+
+    def ours(x, kernel):
+        return layers.conv(x, kernel, strides, padding, feature_group_count=groups)
+
+    def oracle(x, kernel):
+        return lax.conv_general_dilated(
+            x, kernel, strides, padding, feature_group_count=groups,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+
+    assert_same_function(jax.jit(ours), jax.jit(oracle), x, kernel)
+    on_cpu = on_cpu if dtype == "float32" else 0
+    assert str(jax.make_jaxpr(ours)(x, kernel)).count("= conv_general_dilated[") == on_cpu
+    accelerator()
+    jaxpr = str(jax.make_jaxpr(lambda *arguments: ours(*arguments))(x, kernel))
+    assert jaxpr.count("= conv_general_dilated[") == 1
+    assert f"feature_group_count={groups}" in jaxpr
+
+
+def test_batch_norm_uses_stored_statistics_and_torch_s_epsilon():
+    norm = layers.batch_norm(2, rngs=nnx.Rngs(0))
+    norm.mean[...], norm.var[...] = jnp.asarray([1.0, 2.0]), jnp.asarray([0.0, 3e-5])
+    norm.scale[...], norm.bias[...] = jnp.asarray([2.0, 3.0]), jnp.asarray([5.0, 7.0])
+    x = np.asarray(random(0, 4, 2))
+    expected = (x - [1, 2]) / np.sqrt([1e-5, 4e-5]) * [2, 3] + [5, 7]
+    np.testing.assert_allclose(norm(jnp.asarray(x)), expected, rtol=1e-4)
+
+
+# --- zoo ---------------------------------------------------------------------
+
+
+def test_names():
+    assert set(networks.NAMES) == {*PARAMETERS, *networks.MINIS}
+    assert set(networks.PAPER) <= set(networks.NAMES)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_network_has_torchvision_s_parameters(name):
+    network = create(name)
+    sizes = {key: int(np.prod(leaf.shape)) for key, leaf in parameters(network).items()}
+    statistics = ("mean", "var")
+    trainable = [n for key, n in sizes.items() if key.rsplit(".", 1)[1] not in statistics]
+    assert sum(trainable) == PARAMETERS[name]
+    assert isinstance(network, VGG if "vgg" in name else ResNet)
+    assert network.name == name
+    assert len(network.categories) == 1000
+    layer = {"vgg19": "features.35", "vgg19_bn": "features.51", "vgg16": "features.29"}.get(name)
+    if layer or isinstance(network, ResNet):
+        assert network.target_layer == (layer or "layer4")
+
+
+@pytest.mark.parametrize("name, shape", [("vgg19", (14, 14, 512)), ("resnet50", (7, 7, 2048))])
+def test_the_map_s_resolution(name, shape):
+    image = jax.ShapeDtypeStruct((224, 224, 3), np.float32)
+    trunk = jax.eval_shape(lambda network, image: network.split()[0](image), create(name), image)
+    assert trunk.shape == shape
+
+
+@pytest.mark.parametrize("name", networks.MINIS)
+def test_minis_know_the_scenes(name):
+    network = networks.create(name)
+    assert network.categories == scenes.CATEGORIES
+    logits = jax.eval_shape(lambda network, x: network(x), network, jnp.zeros((224, 224, 3)))
+    assert logits.shape == (len(scenes.CATEGORIES),)
+
+
+def test_categories_of_one_s_own():
+    network = networks.create("mini_vgg", ("cat", "dog"))
+    assert network.categories == ("cat", "dog")
+    assert parameters(network)["classifier.6.kernel"].shape == (64, 2)
+
+
+def test_an_unknown_network():
+    message = r"no network 'vgg99'; choose one of vgg11, .*, mini_resnext"
+    with pytest.raises(UserError, match=message):
+        networks.create("vgg99")
+
+
+def test_random_weights_follow_from_name_and_seed():
+    first, again, other = (parameters(networks.random("mini_vgg_bn", seed)) for seed in (0, 0, 1))
+    for key, value in first.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(value, again[key])
+        assert np.abs(value - other[key]).min() > 0, key  # no constant is left
+    assert len({float(value.ravel()[0]) for value in first.values()}) == len(first)
+    kernel = first["classifier.0.kernel"]
+    np.testing.assert_allclose(kernel.std(), np.sqrt(2 / np.prod(kernel.shape[:-1])), rtol=0.05)
+    assert all(value.min() > 0 for key, value in first.items() if key.endswith(".var"))
+
+
+def test_random_weights_are_the_same_on_every_machine():
+    kernel = parameters(networks.random("mini_resnext"))["layer2.0.conv2.kernel"]
+    expected = [0.16024102, -0.20699243, -0.37524104]
+    np.testing.assert_allclose(kernel[0, 0, 0, :3], expected, rtol=1e-6)
+
+
+# --- parameters --------------------------------------------------------------
+
+
+def test_parameters_have_torchvision_s_paths():
+    keys = set(parameters(networks.create("mini_resnext")))
+    for key in (
+        "conv1.kernel", "bn1.scale", "bn1.mean", "layer1.0.conv2.kernel", "layer4.0.bn3.var",
+        "layer3.0.downsample.0.kernel", "layer3.0.downsample.1.bias", "fc.bias",
+    ):  # fmt: skip
+        assert key in keys
+    assert not any("rngs" in key or "count" in key for key in keys)
+
+
+def test_fill_gives_another_network_and_leaves_the_first_alone(tiny):
+    before = {key: np.asarray(value) for key, value in parameters(tiny).items()}
+    other = fill(tiny, {key: value + 1 for key, value in before.items()})
+    for key, value in parameters(other).items():
+        np.testing.assert_array_equal(value, before[key] + 1)
+        np.testing.assert_array_equal(parameters(tiny)[key], before[key])
+    assert type(other) is VGG and other.categories == tiny.categories
+
+
+def test_fill_lists_everything_that_does_not_fit(tiny):
+    values = dict(parameters(tiny))
+    del values["features.0.bias"], values["classifier.3.kernel"]
+    values["fc.bias"] = np.zeros(4)
+    values["features.3.bias"] = np.zeros(7)
+    with pytest.raises(ParameterError) as error:
+        fill(tiny, values)
+    for part in (
+        "weights of tiny", "missing features.0.bias (4,)", "missing classifier.3.kernel (8, 8)",
+        "extra fc.bias (4,)", "features.3.bias has shape (7,) instead of (6,)",
+    ):  # fmt: skip
+        assert part in str(error.value)

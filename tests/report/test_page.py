@@ -1,0 +1,853 @@
+"""The report page of a run: what it reads, what it counts, what it refuses, and that it opens."""
+
+import base64
+import csv
+import hashlib
+import json
+import math
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from contextlib import suppress
+from html import unescape
+from html.parser import HTMLParser
+
+import cv2
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from gcpatch import cli
+from gcpatch.data.images import write_png
+from gcpatch.report.export import write_export
+from gcpatch.report.figures import write_pictures
+from gcpatch.report.page import write_report
+from gcpatch.report.records import ReportError, read_records
+
+SIDE, PATCH = 48, 14
+NAMES = ["stripes", "checks", "dots", "rings", "zigzag", "plain, unpatterned ground (bare)"]
+HOSTILE = "</script><img src=x onerror=alert(1)>"
+SETTINGS = {
+    "gcpatch": "0.1.0",
+    "model": "mini_vgg",
+    "weights": {
+        "name": "bundled",
+        "digest": "sha256:" + 8 * "0123abcd",
+        "target layer": "features.9",
+    },
+    "objective": "hide",
+    "patch": {"size": 64, "ratio": 1.0, "position": [0, 160]},
+    "attack": {
+        "steps": 400,
+        "optimizer": "sign",
+        "learning_rate": 0.005,
+        "ce_weight": 0.05,
+        "ce_gate": True,
+        "init": None,
+        "stop": {"patience": 7, "below": 0.0},
+    },
+    "seed": 0,
+    "versions": {"python": "3.11.9", "jax": "0.10.2", "flax": "0.12.8", "opencv": "5.0.0"},
+    "device": "cpu",
+    "started": "2026-01-31T12:00:00Z",
+    "command": "gcpatch attack photos/ --model mini_vgg --objective hide --out runs/photos",
+}
+
+
+def scene(rng, side=SIDE):
+    """A disc with a pattern on a shaded ground, uint8 [side, side, 3], and its centre."""
+    y, x = np.mgrid[:side, :side] / side
+    row, column = rng.uniform(0.45, 0.65, 2)
+    ground = rng.uniform(60, 200, 3) * (0.7 + 0.5 * y[..., None])
+    waves = 0.5 + 0.5 * np.sin(rng.uniform(20, 60) * (x + rng.uniform(-1, 1) * y))
+    colours = rng.uniform(0, 255, (2, 3))
+    disc = (y - row) ** 2 + (x - column) ** 2 < 0.08
+    surface = waves[..., None] * colours[0] + (1 - waves[..., None]) * colours[1]
+    image = np.where(disc[..., None], surface, ground) + rng.normal(0, 4, (side, side, 1))
+    return np.clip(image, 0, 255).astype(np.uint8), (row, column)
+
+
+def blob(row, column, width, cells=14):
+    y, x = (np.mgrid[:cells, :cells] + 0.5) / cells
+    return np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2))
+
+
+def record(rng, name, **changes):
+    """A plausible record of results.jsonl for a finished image."""
+    label, explanation = bool(rng.random() < 0.8), bool(rng.random() < 0.6)
+    classes = rng.permutation(len(NAMES))[:2].tolist()
+    clean, target = ({"id": i, "name": NAMES[i]} for i in classes)
+    chance = float(rng.uniform(0.5, 0.9999))
+    attacked = (target if label else clean) | {"probability": chance}
+    cross_entropy = float(rng.gamma(2, 0.05))
+    return {
+        "id": name,
+        "source": f"photos/{name}.jpg",
+        "sha256": hashlib.sha256(name.encode(errors="replace")).hexdigest(),
+        "model": "mini_vgg",
+        "objective": "hide",
+        "target": target,
+        "clean": clean | {"probability": float(rng.uniform(0.4, 1))},
+        "adversarial": attacked,
+        "png": {"id": attacked["id"], "probability": chance * 0.99},
+        "steps": int(rng.integers(40, 401)),
+        "converged": bool(rng.random() < 0.5),
+        "fooled_class": label,
+        "fooled_explanation": explanation,
+        "fooled_both": label and explanation,
+        "energy_clean": float(rng.uniform(0.02, 0.3)),
+        "energy_adversarial": float(rng.uniform(0, 0.05 if explanation else 0.3)),
+        "pointing_clean": False,
+        "pointing_adversarial": not explanation,
+        "map_iou": float(rng.uniform(0, 1)),
+        "map_rank_correlation": float(rng.uniform(-0.2, 1)),
+        "loss": {
+            "total": cross_entropy / 20 + 1e-5,
+            "cross_entropy": cross_entropy,
+            "explanation": 1e-5,
+        },
+        "linf": 1.0,
+        "l2": float(rng.uniform(10, 40)),
+        "psnr": float(rng.uniform(10, 25)),
+        "pixels_changed_share": 0.0816,
+        "error": None,
+    } | changes
+
+
+def failure(name, error="the file is not an image that OpenCV can decode"):
+    """A record of an image that could not be done: `error` is said, the rest is null."""
+    empty = dict.fromkeys(record(np.random.default_rng(0), name))
+    return empty | {"id": name, "source": f"photos/{name}", "error": error}
+
+
+def history(rng, steps):
+    x = np.arange(steps)
+    cross_entropy = 8 * np.exp(-x / rng.uniform(15, 60)) + rng.gamma(1, 0.05, steps)
+    explanation = 2e-2 * np.exp(-x / rng.uniform(40, 200)) * rng.uniform(0.6, 1.4, steps)
+    total = explanation + 0.05 * cross_entropy
+    return {"total": total, "cross_entropy": cross_entropy, "explanation": explanation}
+
+
+def make_run(folder, records, *, settings=SETTINGS, losses=True, pictures=0, side=SIDE, seed=0):
+    """Write a run's folder: its settings and records, losses, and the first images' pictures."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps(settings))
+    (folder / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    done = [r for r in records if not r.get("error")]
+    if losses:
+        arrays = {
+            f"{r['id']}/{term}": values.astype(np.float32)
+            for r in done
+            for term, values in history(rng, r["steps"]).items()
+        }
+        np.savez(folder / "histories.npz", **arrays)
+    for r in done[:pictures]:
+        clean, (row, column) = scene(rng, side)
+        size = round(side * PATCH / SIDE)
+        patch = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        attacked = clean.copy()
+        attacked[:size, -size:] = patch
+        write_pictures(
+            folder / "images" / r["id"],
+            clean=clean,
+            adversarial=attacked,
+            patch=patch,
+            heat_clean=blob(row, column, 0.13),
+            heat_adversarial=blob(*((0.75, 0.3) if r["fooled_explanation"] else (0.15, 0.85)), 0.1),
+            box=(0, side - size, size),
+            record=r,
+        )
+    return folder
+
+
+def many(count, seed=1):
+    rng = np.random.default_rng(seed)
+    return [record(rng, f"scene_{i:04d}") for i in range(count)]
+
+
+def decoded(column):
+    """The values of a column of the page's table, its strings put together again."""
+    if "names" not in column:
+        return column["values"]
+    coded, names = iter(column["names"]), [""]
+    for shared, rest in zip(coded, coded, strict=True):
+        names.append(names[-1][:shared] + rest)
+    return [None if n is None else names[n + 1] for n in column["values"]]
+
+
+class Page(HTMLParser):
+    """A page taken apart: every attribute, the text of each headline, the data; tags must close."""
+
+    EMPTY = frozenset({"meta", "input", "img", "br", "link"})
+
+    def __init__(self, path):
+        super().__init__(convert_charrefs=True)
+        self.text = path.read_text(encoding="utf-8")
+        self.open, self.tags, self.metrics, self.inside = [], [], {}, {}
+        self.feed(self.text)
+        self.close()
+        assert not self.open
+        self.data = json.loads(self.inside["data"], parse_constant=pytest.fail)
+        self.columns = {c["key"]: decoded(c) for c in self.data["columns"]}
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.EMPTY and not self.get_starttag_text().endswith("/>"):
+            self.open.append(self.tags[-1])
+
+    handle_startendtag = handle_starttag
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        for _, attributes in self.open:
+            if "data-metric" in attributes:
+                texts = self.metrics.setdefault(attributes["data-metric"], [])
+                texts += [data.strip()] if data.strip() else []
+        for key in (self.open[-1][1].get("id"), self.open[-1][0]) if self.open else ():
+            self.inside[key] = self.inside.get(key, "") + data
+
+
+def report(folder, records, **options):
+    return Page(write_report(make_run(folder, records, **options)))
+
+
+# ---- numbers -------------------------------------------------------------------------------------
+
+
+def test_the_headline_numbers_are_those_of_the_records(tmp_path):
+    records = [*many(23), failure("a.jpg"), failure("b.jpg")]
+    done = records[:23]
+    page = report(tmp_path, records, losses=False)
+
+    def rate(key):
+        count = sum(r[key] for r in done)
+        return [
+            f"{key.split('_')[1].capitalize()} fooled",
+            f"{100 * count / 23:.1f} %",
+            f"{count} of 23",
+        ]
+
+    assert page.metrics["done"] == ["Images done", "23", "of 25; 2 failed"]
+    for key in ("fooled_class", "fooled_explanation", "fooled_both"):
+        assert page.metrics[key] == rate(key)
+    before, after = (
+        100 * sum(r[f"energy_{side}"] for r in done) / 23 for side in ("clean", "adversarial")
+    )
+    assert page.metrics["energy"][1] == f"{before:.1f} % → {after:.1f} %"
+    assert page.metrics["steps"][1] == f"{statistics.median(r['steps'] for r in done):g}"
+    assert page.metrics["steps"][2] == f"{sum(r['converged'] for r in done)} of 23 converged"
+    assert page.data["counts"] == {"records": 25, "done": 23, "failed": 2}
+    assert page.columns["id"] == [r["id"] for r in records]
+    assert page.columns["error"] == [r["error"] for r in records]
+    assert page.columns["clean"] == [*(r["clean"]["name"] for r in done), None, None]
+    assert page.columns["pointing_adversarial"][:23] == [r["pointing_adversarial"] for r in done]
+    assert page.columns["steps"] == [r["steps"] for r in records]
+    np.testing.assert_allclose(
+        page.columns["loss.total"][:23], [r["loss"]["total"] for r in done], rtol=1e-4
+    )
+    assert page.data["settings"] == SETTINGS
+    assert page.data["summary"]["fooled_both"] == sum(r["fooled_both"] for r in done) / 23
+    assert page.inside["title"] == "gcpatch: mini_vgg · hide"
+
+
+def test_what_is_not_measured_is_not_counted(tmp_path):
+    """`classify` has no fooled explanation; some numbers may be null, missing, NaN or infinite."""
+    records = many(4)
+    for r in records:
+        r |= {"objective": "classify", "fooled_explanation": None, "fooled_both": None}
+    records[0] |= {"energy_clean": float("nan"), "steps": None, "fooled_class": None}
+    records[1] |= {"energy_adversarial": float("inf"), "psnr": float("-inf"), "clean": None}
+    del records[2]["energy_clean"], records[2]["loss"]
+    page = report(tmp_path, records, losses=False)
+    assert page.metrics["fooled_explanation"][1:] == ["–", "not measured"]
+    assert page.metrics["fooled_class"][2].endswith("of 3")
+    shares = [f"{100 * records[3][f'energy_{side}']:.1f} %" for side in ("clean", "adversarial")]
+    assert page.metrics["energy"][1:] == [" → ".join(shares), "mean of 1, clean → attacked"]
+    assert page.columns["energy_clean"][0] is page.columns["psnr"][1] is None
+    assert page.columns["clean"][1] is page.columns["loss.total"][2] is None
+
+
+@pytest.mark.parametrize("records", [[], [failure("a.jpg")], [{}], [{"error": None}] * 2])
+def test_a_run_without_results_still_has_a_page(tmp_path, records):
+    page = report(tmp_path, records, losses=False)
+    assert page.metrics["steps"][1] == page.metrics["energy"][1] == "–"
+    assert page.data["cards"] == [] and page.data["curves"] is None
+
+
+def test_the_last_record_of_an_id_counts(tmp_path):
+    first, second, third = many(3)
+    again = second | {"steps": second["steps"] + 1}
+    failed = failure(first["id"])
+    page = report(tmp_path, [failed, first, second, third, again], losses=False)
+    assert page.columns["id"] == [r["id"] for r in (first, third, again)]
+    assert page.columns["steps"] == [r["steps"] for r in (first, third, again)]
+    assert page.metrics["done"][1:] == ["3", "of 3; 0 failed"]
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    records = many(3)
+    make_run(tmp_path, records)
+    path = tmp_path / "results.jsonl"
+    whole = path.read_bytes()
+    for torn in (b'{"id": "x", "ste', '{"id": "é'.encode()[:-1], b"12", b'{"id"}\n', b"\n\n"):
+        path.write_bytes(whole + torn)
+        assert read_records(tmp_path) == records
+
+
+@pytest.mark.parametrize("line", ['{"id": "x", "ste', "[]", "null", "{}{}"])
+def test_a_broken_line_before_the_last_is_named(tmp_path, line):
+    make_run(tmp_path, many(2), losses=False)
+    path = tmp_path / "results.jsonl"
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n\n{line}\n{second}\n", encoding="utf-8")
+    with pytest.raises(ReportError, match=r"results\.jsonl, line 3: "):
+        read_records(tmp_path)
+
+
+def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(ReportError, match="no folder"):
+        write_report(tmp_path / "nowhere")
+    with pytest.raises(ReportError, match=r"has no run\.json"):
+        write_report(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ReportError, match=r"has no results\.jsonl"):
+        write_report(tmp_path)
+    make_run(tmp_path, [], losses=False)
+    for text in ("{", "[1]", "\x00"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(ReportError, match=r"run\.json does not hold one JSON object\.$"):
+            write_report(tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ReportError, match=r"has no run\.json"):
+        write_report(tmp_path)
+    assert issubclass(ReportError, ValueError)
+
+
+# ---- losses --------------------------------------------------------------------------------------
+
+
+def test_the_curves_are_the_histories_thinned(tmp_path):
+    records = many(70)
+    make_run(tmp_path, records)
+    curves = Page(write_report(tmp_path)).data["curves"]
+    assert curves["count"] == 70 and len(curves["images"]) == 60
+    with np.load(tmp_path / "histories.npz") as stored:
+        whole = [stored[f"{r['id']}/cross_entropy"] for r in records]
+    for curve in curves["images"]:
+        values = whole[curve["row"]]
+        assert curve["x"][:10] == list(range(10)) and curve["x"][-1] == len(values) - 1
+        assert len(curve["x"]) <= 150
+        np.testing.assert_allclose(curve["cross_entropy"], values[curve["x"]], rtol=1e-3)
+    longest = max(map(len, whole))
+    held = np.stack([np.pad(v, (0, longest - len(v)), "edge") for v in whole])
+    median = np.median(held, 0)[curves["median"]["x"]]
+    assert curves["last"] == longest - 1
+    np.testing.assert_allclose(curves["median"]["cross_entropy"], median, rtol=1e-3)
+
+
+def test_losses_may_be_nan_short_empty_or_broken(tmp_path):
+    make_run(tmp_path, many(4), losses=False)
+    names = [f"scene_{i:04d}" for i in range(4)]
+    arrays = {f"{names[0]}/{t}": np.full(5, np.nan, np.float32) for t in ("total", "cross_entropy")}
+    arrays[f"{names[0]}/explanation"] = np.array([1, np.inf, 3], np.float32)
+    arrays |= {
+        f"{names[1]}/{t}": np.float32([2]) for t in ("total", "cross_entropy", "explanation")
+    }
+    arrays |= {f"{names[2]}/{t}": np.float32([]) for t in ("total", "cross_entropy", "explanation")}
+    arrays[f"{names[3]}/total"] = np.float32([1, 2])
+    np.savez(tmp_path / "histories.npz", **arrays)
+    curves = Page(write_report(tmp_path)).data["curves"]
+    assert [c["row"] for c in curves["images"]] == [0, 1]
+    assert curves["images"][0]["total"] == [None] * 3
+    assert curves["images"][0]["explanation"] == [1, None, 3]
+    assert curves["median"]["total"] == [2] * 5
+    whole = (tmp_path / "histories.npz").read_bytes()
+    for broken in (b"", b"junk", whole[:100], whole[:-30]):
+        (tmp_path / "histories.npz").write_bytes(broken)
+        assert Page(write_report(tmp_path)).data["curves"] is None
+
+
+def test_before_a_run_ends_the_images_own_histories_are_read(tmp_path):
+    make_run(tmp_path, many(2), losses=False, pictures=1)
+    curves = {t: np.float32([3, 2, 1]) for t in ("total", "cross_entropy", "explanation")}
+    np.savez(tmp_path / "images" / "scene_0000" / "history.npz", **curves)
+    found = Page(write_report(tmp_path)).data["curves"]
+    assert found["count"] == 1 and found["median"]["total"] == [3, 2, 1]
+
+
+# ---- pictures ------------------------------------------------------------------------------------
+
+
+def decode(source):
+    assert source.startswith("data:image/jpeg;base64,")
+    data = np.frombuffer(base64.b64decode(source.partition(",")[2], validate=True), np.uint8)
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1].astype(float)
+
+
+def test_a_card_shows_clean_and_attacked_image_and_map(tmp_path):
+    make_run(tmp_path, many(2), pictures=2, side=96)
+    cards = Page(write_report(tmp_path)).data["cards"]
+    assert [card["row"] for card in cards] == [0, 1]
+    clean, clean_map, attacked, attacked_map = map(decode, cards[0]["pictures"])
+    folder = tmp_path / "images" / "scene_0000"
+    for name, picture in (("adversarial", attacked), ("overlay", attacked_map)):
+        whole = cv2.imread(str(folder / f"{name}.png"))[..., ::-1].astype(float)
+        small = cv2.resize(picture, (96, 96), interpolation=cv2.INTER_AREA)
+        assert np.abs(small - whole)[32:].mean() < 4  # below the patch's noise
+    assert np.abs(clean - attacked)[64:].mean() < 2 < np.abs(clean - attacked)[:48, -48:].mean()
+    assert np.abs(clean_map - clean).mean() > 10
+
+
+def test_without_a_sound_panel_the_attacked_side_is_shown_alone(tmp_path):
+    make_run(tmp_path, many(4), pictures=4)
+    images = tmp_path / "images"
+    (images / "scene_0000" / "panel.png").unlink()
+    write_png(images / "scene_0001" / "panel.png", np.zeros((30, 90, 3), np.uint8))
+    (images / "scene_0002" / "panel.png").write_bytes(b"torn")
+    shutil.rmtree(images / "scene_0003")
+    cards = Page(write_report(tmp_path)).data["cards"]
+    assert [card["row"] for card in cards] == [0, 1]
+    for card in cards:
+        assert [picture is None for picture in card["pictures"]] == [True, True, False, False]
+
+
+def test_pictures_outside_the_run_are_not_taken(tmp_path):
+    run = make_run(tmp_path / "run", many(1), losses=False, pictures=1)
+    shutil.copytree(run / "images" / "scene_0000", tmp_path / "secret")
+    for name in ("../../secret", str(tmp_path / "secret"), "", ".", "a\x00b", "x" * 5000):
+        page = report(run, [many(1)[0] | {"id": name}], losses=False)
+        assert page.data["cards"] == [], name
+    (run / "images" / "link").symlink_to(tmp_path / "secret")
+    assert report(run, [many(1)[0] | {"id": "link"}], losses=False).data["cards"] == []
+
+
+# ---- the page ------------------------------------------------------------------------------------
+
+
+def test_the_page_is_one_file_that_loads_nothing(tmp_path):
+    page = report(tmp_path, many(3), pictures=3)
+    assert list(tmp_path.glob("report*")) == [tmp_path / "report.html"]
+    assert not re.search(r"https?://|@import|url\(|\bfetch\(|XMLHttp|\beval\b|innerHTML", page.text)
+    tags = {tag for tag, _ in page.tags}
+    assert not tags & {"link", "iframe", "object", "embed", "base", "form", "img"}
+    for tag, attributes in page.tags:
+        assert "src" not in attributes and "style" not in attributes
+        assert attributes.get("href", "#")[0] == "#", tag
+        assert not any(name.startswith("on") for name in attributes)
+    names = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(names) == len(set(names))
+    assert "{{" not in page.text
+
+
+def test_the_policy_allows_the_pages_own_style_and_script_alone(tmp_path):
+    page = report(tmp_path, many(1))
+    policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'" and rules["img-src"] == "data:"
+    for tag in ("style", "script"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", page.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
+
+
+def hostile():
+    """A run whose every string tries to break out of its place."""
+    rng = np.random.default_rng(5)
+    tricks = [HOSTILE, "<!--<script>", "]]>", "{{data}}", "\u2028\ud800", "__proto__", "a\"'&lt;b"]
+    tricks += ["\U0001f600a", "\U0001f600b"]  # each two letters in Python, three in JavaScript
+    records = [
+        record(rng, trick, clean={"id": 0, "name": trick, "probability": 0.5}, source=trick)
+        for trick in tricks
+    ]
+    settings = SETTINGS | {"model": HOSTILE, "started": HOSTILE, HOSTILE: {HOSTILE: [HOSTILE]}}
+    return [*records, failure("broken", HOSTILE)], settings
+
+
+def test_strings_of_a_run_stay_strings(tmp_path):
+    records, settings = hostile()
+    page = report(tmp_path / "<b>run", records, settings=settings, losses=False)
+    assert "<img" not in page.text and "<b>" not in page.text
+    assert [tag for tag, _ in page.tags].count("script") == 2
+    assert page.data["settings"] == settings
+    assert page.columns["id"] == [*page.columns["clean"][:-1], "broken"]
+    assert page.columns["id"] == [r["id"] for r in records]
+    assert page.columns["error"][-1] == HOSTILE
+    assert page.inside["title"] == f"gcpatch: {HOSTILE} · hide"
+
+
+def test_the_table_holds_every_record_in_few_bytes(tmp_path):
+    records = [*many(480), *(failure(f"broken_{i}") for i in range(20))]
+    records = [r | {"id": f"{n}_{r['id']}"} for n in range(10) for r in records]
+    page = report(tmp_path, records, losses=False)
+    assert page.data["counts"] == {"records": 5000, "done": 4800, "failed": 200}
+    assert page.metrics["done"][1:] == ["4,800", "of 5,000; 200 failed"]
+    assert page.columns["id"] == [r["id"] for r in records]
+    assert page.columns["source"] == [r["source"] for r in records]
+    assert page.columns["steps"] == [r["steps"] for r in records]
+    assert all(len(values) == 5000 for values in page.columns.values())
+    assert len(page.text) < 300 * 5000
+
+
+def test_columns_that_tell_nothing_are_left_out(tmp_path):
+    records = many(3)
+    sometimes = {"model", "objective", "label", "error", "object_energy_clean"}
+    assert not sometimes & set(report(tmp_path, records, losses=False).columns)
+    told = {"label": {"id": 3, "name": "rings"}, "object_energy_clean": 0.5, "error": "broken"}
+    records[1] |= told | {"model": "other", "objective": "highlight"}
+    page = report(tmp_path, records, losses=False)
+    assert sometimes <= set(page.columns)
+    assert page.columns["label"] == [None, "rings", None]
+    assert page.columns["model"] == ["mini_vgg", "other", "mini_vgg"]
+
+
+def test_names_are_in_order_and_shares_below_one_stay_below(tmp_path):
+    names = ["b", "Ü10", "a10", "A9", "a09", "ü9", "\U0001f600b", "\U0001f600a", "7" * 5000]
+    rng = np.random.default_rng(0)
+    chances = [1 - 1e-9, 1.0, 0.999996, 1e-9, 0.0, -0.0, 5e-324, 0.5, 1 / 3]
+    records = [
+        record(rng, name, png={"id": 0, "probability": chance})
+        for name, chance in zip(names, chances, strict=True)
+    ]
+    page = report(tmp_path, records, losses=False)
+    assert page.columns["id"] == names
+    (places,) = (c["values"] for c in page.data["columns"] if c["key"] == "id")
+    order = [name for _, name in sorted(zip(places, names, strict=True))]
+    assert order == ["7" * 5000, "A9", "a09", "a10", "b", "ü9", "Ü10", *names[7:5:-1]]
+    found = page.columns["png.probability"]
+    assert [p == 1 for p in found] == [p == 1 for p in chances]
+    assert [p > 0 for p in found] == [p > 0 for p in chances]
+    np.testing.assert_allclose(found, chances, rtol=2e-5)
+
+
+def test_only_so_many_cards(tmp_path, monkeypatch):
+    monkeypatch.setattr("gcpatch.report.page.CARDS", 3)
+    page = report(tmp_path, many(5), pictures=5, losses=False)
+    assert [card["row"] for card in page.data["cards"]] == [0, 1, 3]
+    assert page.data["counts"]["done"] == 5 and page.data["most"] == 3
+
+
+def test_the_same_run_gives_the_same_page(tmp_path):
+    make_run(tmp_path, many(2), pictures=1)
+    first = write_report(tmp_path).read_bytes()
+    assert write_report(tmp_path).read_bytes() == first
+
+
+# ---- several runs as one -------------------------------------------------------------------------
+
+
+def campaign(folder, parts, **settings):
+    """Runs in folder/part-1, ... with the given records; `settings` change those of the last."""
+    common = {"model": "mini_vgg", "objective": "hide", "seed": 0, "attack": {"steps": 400}}
+    for n, records in enumerate(parts, 1):
+        own = common | {"shard": f"{n}/{len(parts)}"} | (settings if n == len(parts) else {})
+        whole = {"settings": own, "device": "cpu", "started": f"on day {n}"}
+        make_run(folder / f"part-{n}", records, settings=whole, pictures=1, seed=n)
+    return folder
+
+
+def refused(capsys, *arguments):
+    """The one line that says why `gcpatch report` refuses."""
+    assert cli.main(["report", *map(str, arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    return line
+
+
+def test_parts_of_a_campaign_are_one_run(tmp_path, capsys):
+    records = [*many(11), failure("broken")]
+    campaign(tmp_path, [records[n::11] for n in range(11)])  # part-2 before part-10
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
+    page = Page(tmp_path / "report.html")
+    assert page.columns["id"] == [r["id"] for n in range(11) for r in records[n::11]]
+    assert page.data["counts"] == {"records": 12, "done": 11, "failed": 1}
+    assert page.data["curves"]["count"] == 11 and len(page.data["cards"]) == 11
+    assert [card["row"] for card in page.data["cards"]] == [0, *range(2, 12)]
+    assert page.data["settings"]["settings"]["attack"] == {"steps": 400}
+    assert page.data["settings"]["device"] == "cpu"
+    assert page.data["settings"]["parts"]["part-11"] == {
+        "started": "on day 11",
+        "shard": "11/11",
+    }
+    assert "11 runs together" in page.text
+    alone = Page(write_report(tmp_path / "part-1"))
+    assert alone.data["cards"][0]["pictures"] == page.data["cards"][0]["pictures"]
+    whole = make_run(tmp_path / "whole", records)
+    assert cli.main(["report", str(whole)]) == 0
+    merged, single = (json.loads((f / "summary.json").read_text()) for f in (tmp_path, whole))
+    assert list(merged) == list(single) and (merged["images"], merged["failed"]) == (12, 1)
+    for key, value in single.items():
+        assert merged[key] == (value if value is None else pytest.approx(value, rel=1e-12))
+
+
+def test_several_folders_need_a_place_for_their_page(tmp_path, capsys):
+    campaign(tmp_path, [many(2), many(4)[2:]])
+    runs = [tmp_path / "part-1", tmp_path / "part-2"]
+    assert "--out FOLDER" in refused(capsys, *runs)
+    assert "holds a run of its own" in refused(capsys, *runs, "--out", runs[0])
+    assert "part-3" in refused(capsys, *runs, tmp_path / "part-3", "--out", tmp_path)
+    (tmp_path / "file").touch()
+    assert "cannot write" in refused(capsys, *runs, "--out", tmp_path / "file" / "all")
+    assert not any((run / "report.html").exists() for run in runs)
+    assert cli.main(["report", *map(str, runs), "--out", str(tmp_path / "new" / "all")]) == 0
+    assert Page(tmp_path / "new" / "all" / "report.html").data["counts"]["records"] == 4
+    capsys.readouterr()
+    (tmp_path / "part-3").mkdir()
+    assert "part-3 has no run.json" in refused(capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seed": 1}, "seed is 0 and 1"),
+        ({"attack": {"steps": 9}}, "attack.steps is 400 and 9"),
+        ({"preset": "x", "model": None}, "model is 'mini_vgg' and None; preset is None and 'x'"),
+    ],
+)
+def test_runs_of_other_settings_are_refused(tmp_path, capsys, changes, said):
+    campaign(tmp_path, [many(1), many(2), many(3)], **changes)
+    line = refused(capsys, tmp_path)
+    assert f"{tmp_path / 'part-1'} and {tmp_path / 'part-3'} have other settings: {said}." in line
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_runs_without_settings_are_not_merged(tmp_path):
+    for name in ("part-1", "part-2"):
+        make_run(tmp_path / name, many(1))
+    with pytest.raises(ReportError, match=r"part-1/run\.json has no settings"):
+        write_report(tmp_path)
+
+
+def test_an_image_of_two_parts_counts_once(tmp_path, capsys):
+    one, two, three = many(3)
+    again = one | {"source": "elsewhere/a.jpg", "steps": 1}
+    campaign(tmp_path, [[one, failure("x"), two], [again, record(np.random.default_rng(), "x")]])
+    (tmp_path / "part-2" / "results.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in (again, three | {"id": "x", "source": "photos/x"}))
+    )
+    page = Page(write_report(tmp_path))
+    assert page.columns["id"] == [one["id"], "x", two["id"]]
+    assert page.columns["steps"] == [one["steps"], three["steps"], two["steps"]]
+    assert page.data["counts"]["failed"] == 0
+    for changes, said in (
+        ({"sha256": "other"}, f"sha256 {one['sha256']} in {tmp_path / 'part-1'}, other in"),
+        ({"sha256": "other", "source": "b"}, f"source {one['source']} in"),
+        ({"sha256": None, "source": "b", "error": "broken"}, "b in " + str(tmp_path / "part-2")),
+    ):
+        campaign(tmp_path, [[one], [one | changes]])
+        line = refused(capsys, tmp_path)
+        assert f"The id {one['id']!r} is of different images: " in line and said in line
+
+
+# ---- export --------------------------------------------------------------------------------------
+
+
+def exported(records, path):
+    """{column: values} of an exported file, CSV's text made into what JSON would say."""
+    write_export(records, path)
+    if path.suffix == ".parquet":
+        return parquet.read_table(path).to_pydict()
+    with open(path, encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    words = {"": None, "True": True, "False": False, "inf": math.inf}
+
+    def value(text):
+        with suppress(ValueError):
+            return words[text] if text in words else json.loads(text)
+        return text
+
+    return {name: [value(row[n]) for row in rows] for n, name in enumerate(head)}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_an_exported_table_is_the_records(tmp_path, suffix):
+    records = [failure("broken", 'it said "no",\nthen stopped'), *many(40)]
+    records[1] |= {"object_energy_clean": 0.25, "source": "photos/ü, \U0001f600.jpg"}
+    records[2] |= {"psnr": math.inf, "fooled_both": None}
+    found = exported(records, tmp_path / f"all{suffix}")
+    flat = [
+        {
+            key if name is None else f"{key}.{name}": value
+            for key, inner in r.items()
+            for name, value in (inner.items() if isinstance(inner, dict) else [(None, inner)])
+        }
+        for r in records
+    ]
+    assert list(found) == list(dict.fromkeys(key for r in flat[1:] for key in r))
+    assert {"target.id", "clean.probability", "loss.total", "error"} <= set(found)
+    for name, values in found.items():
+        assert values == [r.get(name) for r in flat], name
+    assert list(tmp_path.iterdir()) == [tmp_path / f"all{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_any_record_can_be_exported(tmp_path, suffix):
+    path = tmp_path / f"all{suffix}"
+    odd = [
+        {"id": 1, "x": [1, "a"], "y": True},
+        {"id": "\ud800", "y": 0.5, "z": {"a": {"b": 10**30}}},
+    ]
+    found = exported([*odd, {"z": None}], path)
+    assert list(found) == ["id", "x", "y", "z.a.b"]
+    assert [str(v) for v in found["id"]] == ["1", "?", "None"]
+    for empty in ([], [{}]):
+        assert exported(empty, path) == {}
+
+
+def test_export_of_several_runs(tmp_path, capsys, monkeypatch):
+    campaign(tmp_path, [many(2), many(5)[2:]])
+    path = tmp_path / "all.csv"
+    runs = [tmp_path / "part-1", tmp_path / "part-2"]
+    assert cli.main(["report", *map(str, runs), "--export", str(path)]) == 0
+    assert capsys.readouterr().out.split() == [str(path)]
+    with open(path, newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [r["id"] for r in many(5)]
+    line = refused(capsys, tmp_path, "--export", tmp_path / "all.xlsx")
+    assert "all.xlsx ends in '.xlsx'; choose one of .csv, .parquet" in line
+    assert "cannot write" in refused(capsys, tmp_path, "--export", tmp_path / "no" / "all.csv")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    line = refused(capsys, tmp_path, "--export", tmp_path / "all.parquet")
+    assert "needs pyarrow: pip install 'gcpatch[parquet]'" in line
+    assert not (tmp_path / "report.html").exists()
+
+
+# ---- in a browser --------------------------------------------------------------------------------
+
+WRAPPER = """<!doctype html><title>waiting</title>
+<iframe src="report.html" width="390" height="800" style="border: 0"></iframe>
+<script>
+const told = {}, frame = document.querySelector("iframe");
+addEventListener("load", () => {
+  const page = frame.contentDocument, root = page.documentElement;
+  const all = what => [...page.querySelectorAll(what)];
+  const ids = () => all("#rows tr:not([hidden]) td:first-child").map(c => c.textContent);
+  const head = name => all("th").find(h => h.textContent === name);
+  try {
+    told.data = {...root.dataset};
+    told.widths = [root.scrollWidth, frame.contentWindow.innerWidth];
+    told.rows = ids();
+    told.cards = all(".card").length;
+    told.lazy = all(".card img").every(i => i.loading === "lazy" && i.alt);
+    told.curves = all("#charts path.one").length;
+    const lines = all("#charts path").map(p => p.getAttribute("d"));
+    told.broken = lines.filter(d => /NaN|Infinity/.test(d)).length;
+    told.gaps = lines.filter(d => d.lastIndexOf("M") > 0).length;
+    told.notes = all("#cards-note, #records-note, #failures-note").map(n => n.textContent);
+    told.heads = all("th").map(h => h.textContent);
+    told.groups = all("#run summary, #run dt").map(n => n.textContent);
+    told.errors = all("#failures p").map(p => p.textContent);
+    const turn = page.getElementById("turn");
+    if (!turn.hidden) {
+      const to = page.getElementById("page"), pages = page.getElementById("pages");
+      told.pages = [to.value, pages.textContent, page.getElementById("previous").disabled];
+      page.getElementById("next").click();
+      told.second = ids();
+      to.value = 99;
+      to.dispatchEvent(new Event("change"));
+      told.last = [to.value, page.getElementById("next").disabled, ids()];
+    }
+    head("Steps").firstChild.click();
+    told.down = [head("Steps").ariaSort, ids()];
+    head("Steps").firstChild.click();
+    told.up = [head("Steps").ariaSort, ids()];
+    page.getElementById("search").value = "SCENE_0202";
+    page.getElementById("search").dispatchEvent(new Event("input"));
+    told.found = [ids(), page.getElementById("count").textContent, turn.hidden];
+    const seen = kind => getComputedStyle(page.querySelector(".card ." + kind)).visibility;
+    const settle = () => page.getAnimations().forEach(a => a.finish());
+    told.attacked = [seen("before"), seen("after")];
+    page.getElementById("show-all-clean").click(); settle();
+    told.clean = [seen("before"), seen("after")];
+    page.querySelector(".card img").click(); settle();
+    told.again = [seen("before"), seen("after")];
+    page.getElementById("scale-log").click();
+    told.scripts = all("script").length;
+    told.error = root.dataset.error ?? null;
+  } catch (error) { told.failure = String(error.stack); }
+  document.body.append(document.createElement("pre"));
+  document.querySelector("pre").textContent = JSON.stringify(told);
+});
+</script>"""
+
+
+def browse(folder):
+    """What the wrapper page saw in the report of `folder`, in a frame as wide as a phone."""
+    wrapper = folder / "wrapper.html"
+    wrapper.write_text(WRAPPER)
+    command = [
+        *(shutil.which("chromium"), "--headless", "--no-sandbox", "--disable-gpu"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        *("--allow-file-access-from-files", "--virtual-time-budget=20000", "--dump-dom"),
+        *(f"--user-data-dir={folder / 'profile'}", wrapper.as_uri()),
+    ]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True).stdout
+    found = re.search(r"<pre>(.*?)</pre>", out, re.DOTALL)
+    assert found, out[-2000:]
+    return json.loads(unescape(found[1]))
+
+
+needs_chromium = pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
+
+
+@needs_chromium
+def test_page_opens_in_chromium(tmp_path):
+    records = [*many(229), failure("broken.jpg", "the file is empty")]
+    long = "an_identifier_without_any_place_to_break_" * 4
+    records[3] |= {"id": long, "clean": {"id": 1, "name": long, "probability": 0.5}}
+    make_run(tmp_path, records, pictures=3)
+    with np.load(tmp_path / "histories.npz") as stored:
+        arrays = dict(stored)
+    arrays["scene_0000/total"][4:6] = np.nan
+    np.savez(tmp_path / "histories.npz", **arrays)
+    write_report(tmp_path)
+    told = browse(tmp_path)
+    assert "failure" not in told and told["error"] is None
+    assert told["data"] == {"shown": "230", "rows": "230", "ready": "yes"}
+    assert told["widths"][0] <= told["widths"][1] == 390
+    names = [r["id"] for r in records]
+    assert told["rows"] == names[:100]
+    assert told["pages"] == ["1", "of 3", True]
+    assert told["second"] == names[100:200]
+    assert told["last"] == ["3", True, names[200:]]
+    assert told["cards"] == 3 and told["lazy"]
+    assert told["curves"] == 3 * 60 and told["broken"] == 0 and told["gaps"] == 1
+    assert told["notes"] == [
+        "3 of 229 finished images are shown; the others have no readable pictures in images/.",
+        "All 230 records, 100 a page. Click on a heading to sort.",
+        "1 of 230 images have no result:",
+    ]
+    assert told["errors"] == ["the file is empty"]
+    assert "Model" not in told["heads"] and "Object energy, clean" not in told["heads"]
+    assert {"patch", "attack", "stop.patience", "versions", "command"} <= set(told["groups"])
+    down = sorted(records[:-1], key=lambda r: -r["steps"])
+    up = sorted(down, key=lambda r: r["steps"])
+    assert told["down"] == ["descending", [r["id"] for r in down[:100]]]
+    assert told["up"] == ["ascending", [r["id"] for r in up[:100]]]
+    assert told["found"] == [["scene_0202"], "1 of 230 rows", True]
+    assert told["attacked"] == told["again"] == ["hidden", "visible"]
+    assert told["clean"] == ["visible", "hidden"]
+
+
+@needs_chromium
+def test_strings_of_a_run_stay_strings_in_chromium(tmp_path):
+    records, settings = hostile()
+    first = many(1)[0] | {"model": HOSTILE, "object_energy_clean": 0.5}
+    settings = {"settings": settings, "python": "3.11"}
+    make_run(tmp_path, [first, *records], settings=settings, losses=False, pictures=1)
+    write_report(tmp_path)
+    told = browse(tmp_path)
+    assert "failure" not in told and told["error"] is None and told["scripts"] == 2
+    assert {"Model", "Object energy, clean"} <= set(told["heads"])
+    assert {"python", "patch", "stop.patience", HOSTILE} <= set(told["groups"])
+    assert told["errors"] == [HOSTILE]
+    assert {HOSTILE, "\U0001f600a", "\U0001f600b"} <= set(told["rows"])
+    assert told["widths"][0] <= 390

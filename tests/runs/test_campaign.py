@@ -1,0 +1,304 @@
+import errno
+import gc
+import hashlib
+import json
+import shutil
+import signal
+from dataclasses import replace
+from operator import itemgetter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from packing import id_of
+
+from gcpatch.runs import campaign
+from gcpatch.explainers import cam
+from gcpatch.data import hints
+from gcpatch.data import images
+from gcpatch.data import sources
+from gcpatch.attacks import slots
+from gcpatch.attacks.settings import Attack
+from gcpatch.errors import UserError
+from gcpatch.runs.journal import Journal
+from gcpatch.attacks.regions import Patch
+from gcpatch.runs.progress import Progress
+
+KEY = itemgetter("id")
+PATCH = Patch(10, 0.5)
+ATTACK = Attack(objective="hide", steps=3)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Four pictures, the third of them broken."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 40, 48, 3), np.uint8)
+    for i, picture in enumerate(pixels):
+        images.write_png(folder / f"photo{i}.png", picture)
+    (folder / "photo2.png").write_bytes(b"this is no picture")
+    return sorted(folder.iterdir())
+
+
+def attack(network, files, folder, *, how=ATTACK, **options):
+    described = campaign.describe([network], PATCH, how, {"seed": 0})
+    journal = Journal(folder, described, resume=options.pop("resume", False))
+    items = sources.find(files, 32, "stretch").items
+    options = {"batch": 2} | options
+    records = list(campaign.run(journal, network, items, PATCH, how, **options))
+    return journal, records
+
+
+def test_every_image_gets_its_files_and_a_record_and_a_bad_one_costs_only_itself(
+    tiny, files, tmp_path
+):
+    journal, records = attack(tiny, files, tmp_path / "run")
+    summary = journal.close()
+    assert (summary["images"], summary["failed"]) == (4, 1)
+    by_id = {record["id"]: record for record in records}
+    assert set(by_id) == set(map(id_of, files))
+    assert "photo2.png" in by_id[id_of(files[2])]["error"]
+    lines = (tmp_path / "run/results.jsonl").read_text().splitlines()
+    assert sorted(map(json.loads, lines), key=KEY) == sorted(records, key=KEY)
+    for record in records:
+        assert set(campaign.FIELDS) <= set(record)
+        names = {path.name for path in (tmp_path / "run/images").glob(f"{record['id']}/*.png")}
+        wanted = {"adversarial", "patch", "overlay", "mask", "heatmap", "panel"}
+        assert names == (set() if record["error"] else {f"{name}.png" for name in wanted})
+
+
+def test_the_verdict_is_that_of_the_png(tiny, files, tmp_path):
+    _, records = attack(tiny, files[:2], tmp_path / "run")
+    for record, path in zip(records, files[:2], strict=True):
+        before = images.read_image(path, 32)
+        after = images.read_png(tmp_path / "run/images" / record["id"] / "adversarial.png")
+        logits = np.asarray(tiny(np.float32(after) / 255))
+        assert record["png"]["id"] == logits.argmax()
+        odds = np.asarray(jax.nn.softmax(logits))
+        assert record["png"]["probability"] == pytest.approx(odds.max(), abs=1e-5)
+        assert record["fooled_class"] == (logits.argmax() == record["target"]["id"])
+        assert record["clean"]["id"] == np.asarray(tiny(np.float32(before) / 255)).argmax()
+        assert record["target"]["id"] != record["clean"]["id"]
+        assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        outside = np.ones((32, 32), bool)
+        outside[:10, -10:] = False
+        np.testing.assert_array_equal(after[outside], before[outside])
+        assert np.abs(np.int16(after) - before).max() <= 128  # ratio 0.5 of 255, rounded
+        assert record["pixels_changed_share"] <= 100 / 32**2
+
+
+class Impatient(Progress):
+    """Asks for an end after so many image-steps."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def steps(self, count):
+        self.most -= count
+        self.stopped = signal.SIGTERM if self.most <= 0 else None
+
+    def note(self, text):
+        raise AssertionError(text)
+
+
+def same_runs(first, second):
+    """Asserts that two runs' folders hold the same records and the same files, byte for byte."""
+    lines = (sorted((run / "results.jsonl").read_text().splitlines()) for run in (first, second))
+    assert next(lines) == next(lines)
+    files, others = (
+        {path.relative_to(run): path for path in run.glob("images/**/*") if path.is_file()}
+        for run in (first, second)
+    )
+    assert files.keys() == others.keys()
+    for name, path in files.items():
+        assert path.read_bytes() == others[name].read_bytes(), name
+
+
+@pytest.mark.parametrize("most", [1, 5, 11])
+def test_a_stopped_run_is_taken_up_where_it_was(tiny, files, tmp_path, monkeypatch, most):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    journal, before = attack(tiny, files, tmp_path / "parts", watch=Impatient(most), **how)
+    journal.release()
+    assert (tmp_path / "parts/snapshots").is_dir()
+    taken = []
+
+    class Counting(Progress):
+        def steps(self, count):
+            taken.append(count)
+
+    watch = Counting()
+    journal, after = attack(tiny, files, tmp_path / "parts", resume=True, watch=watch, **how)
+    journal.close()
+    assert len({record["id"] for record in [*before, *after]}) == 4
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert not (tmp_path / "parts/snapshots").exists()
+    steps = sum(record["steps"] for record in journal.records() if record["error"] is None)
+    assert steps - sum(taken) >= most  # nothing was done twice
+    with np.load(tmp_path / "parts/histories.npz") as histories:
+        assert {len(curve) for curve in histories.values()} == {5}
+
+
+def test_a_snapshot_that_cannot_be_read_leaves_the_one_before(tiny, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    stopped = Impatient(4)
+    journal, _ = attack(tiny, files, tmp_path / "parts", watch=stopped, every=1e-9, **how)
+    journal.release()
+    kept = sorted(tmp_path.glob("parts/snapshots/[0-9]*"), key=lambda path: int(path.name))
+    assert len(kept) == 2
+    for path in kept[-1].glob("arrays/**/*"):
+        if path.is_file() and path.stat().st_size > 100:
+            path.write_bytes(path.read_bytes()[::-1])
+    notes = []
+    watch = Progress()
+    watch.note = notes.append
+    journal, _ = attack(tiny, files, tmp_path / "parts", resume=True, watch=watch, **how)
+    journal.close()
+    assert len(notes) == 1
+    assert str(kept[-1]) in notes[0]
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_image_that_changed_is_not_taken_up(tiny, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
+    attack(tiny, files, tmp_path / "parts", watch=Impatient(1), **how)[0].release()
+    images.write_png(files[0], images.read_image(files[1], 32))
+    journal, _ = attack(tiny, files, tmp_path / "parts", resume=True, **how)
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    journal.close()
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_loss_that_is_no_number_costs_only_its_image(tiny, files, tmp_path):
+    def brittle(evidence):
+        return jnp.where(evidence.target == 1, jnp.nan, 1) * evidence.heat.mean()
+
+    options = dict(how=Attack(objective=brittle, steps=4), target="1")
+    _, records = attack(tiny, [*files[:2], files[3]], tmp_path / "run", **options)
+    assert {record["error"] for record in records} == {
+        "the loss is nan at step 1; nothing can be optimised from there"
+    }
+
+    def once(evidence):
+        bad = (evidence.target == 1) & (jnp.abs(evidence.image[0, 0, 0] - first) < 1e-4)
+        return jnp.where(bad, jnp.nan, 1) * evidence.heat.mean()
+
+    first = images.read_image(files[0], 32)[0, 0, 0] / 255
+    options["how"] = Attack(objective=once, steps=4)
+    _, records = attack(tiny, [*files[:2], files[3]], tmp_path / "one", **options)
+    assert [record["id"] for record in records if record["error"]] == [id_of(files[0])]
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(tiny, files, tmp_path, monkeypatch):
+    attack(tiny, files, tmp_path / "whole")[0].close()
+    store, stored = Journal.store, []
+
+    def full(self, identity, *arguments):
+        if stored:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        stored.append(identity)
+        return store(self, identity, *arguments)
+
+    monkeypatch.setattr(Journal, "store", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        attack(tiny, files, tmp_path / "parts")
+    monkeypatch.undo()
+    gc.collect()  # what held the folder is gone
+    journal, records = attack(tiny, files, tmp_path / "parts", resume=True)
+    journal.close()
+    assert len(records) == 3
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_folder_that_is_removed_ends_the_run(tiny, files, tmp_path):
+    class Vandal(Progress):
+        def steps(self, count):
+            shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    with pytest.raises(OSError, match=f"{tmp_path / 'run'}: the run's folder is gone"):
+        attack(tiny, files, tmp_path / "run", watch=Vandal())
+
+
+def test_an_image_that_vanishes_or_breaks_a_thread_costs_only_itself(tiny, files, tmp_path):
+    def explode():
+        raise RuntimeError("boom")
+
+    items = sources.find(files, 32, "stretch").items
+    items[1] = items[1]._replace(read=explode)
+    files[0].unlink()
+    described = campaign.describe([tiny], PATCH, ATTACK, {})
+    journal = Journal(tmp_path / "run", described)
+    found = list(campaign.run(journal, tiny, items, PATCH, ATTACK, batch=2))
+    errors = {record["id"]: record["error"] for record in found}
+    assert "photo0.png' cannot be read" in errors[id_of(files[0])]
+    assert errors[id_of(files[1])] == "RuntimeError: boom"
+    assert errors[id_of(files[3])] is None
+
+
+@pytest.mark.parametrize("spelled", [str, "{}.0".format, "abc".__getitem__, "ABC".__getitem__])
+def test_an_image_that_has_the_target_already_is_skipped(tiny, files, tmp_path, spelled):
+    own = int(np.asarray(tiny(np.float32(images.read_image(files[0], 32)) / 255)).argmax())
+    journal, (record,) = attack(tiny, files[:1], tmp_path / "run", target=spelled(own))
+    assert record["error"] is None and "already" in record["skipped"] and record["steps"] is None
+    assert record["sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    assert record["target"]["id"] == record["clean"]["id"] == own and record["label"] is None
+    summary = journal.close()
+    assert (summary["images"], summary["failed"], summary["skipped"]) == (1, 0, 1)
+    assert summary["fooled_class"] is None
+    assert attack(tiny, files[:1], tmp_path / "run", resume=True)[1] == []
+
+
+def test_the_folders_of_the_images_are_labels(tiny, files, tmp_path):
+    for folder, file in zip("ab", files, strict=False):
+        (tmp_path / "val" / folder).mkdir(parents=True)
+        file.rename(tmp_path / "val" / folder / file.name)
+    items = sources.find([tmp_path / "val"], 32, "stretch").items
+    items = hints.labelled(items, tiny.categories).items
+    journal = Journal(tmp_path / "run", campaign.describe([tiny], PATCH, ATTACK, {}))
+    records = list(campaign.run(journal, tiny, items, PATCH, ATTACK, batch=2))
+    assert {record["source"][-12:-11]: record["label"]["id"] for record in records} == {
+        "a": 0, "b": 1,
+    }  # fmt: skip
+    right = [record["clean"]["id"] == record["label"]["id"] for record in records]
+    assert journal.close()["accuracy_clean"] == sum(right) / 2
+
+
+def test_scenes_know_their_object(tiny, tmp_path):
+    described = campaign.describe([tiny], PATCH, ATTACK, {})
+    journal = Journal(tmp_path / "run", described)
+    items = sources.from_scenes(3, 2, 32)
+    records = list(campaign.run(journal, tiny, items, PATCH, ATTACK, batch=2))
+    assert [record["id"] for record in records] == ["scene-3-0000", "scene-3-0001"]
+    assert all(0 <= record["object_energy_clean"] <= 1 for record in records)
+
+
+def test_an_objective_of_ones_own_is_named_in_the_records(tiny, files, tmp_path):
+    def centre(evidence):
+        return evidence.heat[1, 1]
+
+    attack = Attack(objective=centre, steps=2)
+    described = campaign.describe([tiny], PATCH, attack, {})
+    assert described["settings"]["objective"] == "centre"
+    journal = Journal(tmp_path / "run", described)
+    items = sources.find(files[:1], 32, "stretch").items
+    (record,) = campaign.run(journal, tiny, items, PATCH, attack, batch=1)
+    assert (record["objective"], record["fooled_both"]) == ("centre", None)
+
+
+def test_look_explains_the_top_class_where_none_is_given(tiny):
+    image = np.float32(np.random.default_rng(0).random((32, 32, 3)))
+    logits, heat = cam.look(tiny, image, -1)
+    _, same = cam.look(tiny, image, int(logits.argmax()))
+    np.testing.assert_array_equal(heat, same)
+
+
+def test_an_unknown_target_stops_a_run_before_it_starts(tiny, files, tmp_path):
+    _, records = attack(tiny, files[:1], tmp_path / "run", target="lynx")
+    assert "no class 'lynx'" in records[0]["error"]
+    assert issubclass(images.ImageError, UserError)
