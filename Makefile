@@ -23,30 +23,28 @@ test-slow: test-networks test-attacks test-explainers test-experiments
 
 test-networks: .venv/tests
 	@echo "full-size networks and minis against PyTorch: about half an hour and 12 GB of memory"
-	$(BIN)/python -m pytest -m slow tests/test_convert.py tests/test_verify.py \
-		tests/test_networks.py tests/test_reference.py
+	$(BIN)/python -m pytest -m slow tests/convert/test_torchvision.py tests/convert/test_verify.py \
+		tests/networks/test_networks.py tests/convert/test_reference.py
 
 test-attacks: .venv/tests
 	@echo "what the attacks reach on the minis, incremental gradients at full size: half an hour"
-	$(SLOW) tests/test_minis.py tests/test_incremental.py tests/test_regions.py \
-		tests/test_expectation.py tests/test_bench.py
+	$(SLOW) tests/networks/test_minis.py tests/interpreters/test_incremental.py tests/attacks/test_regions.py \
+		tests/attacks/test_universal.py tests/evaluation/test_bench.py
 
 test-explainers: .venv/tests
 	@echo "explainers of the minis against captum, pytorch-grad-cam and the naive loop: 5 minutes"
-	$(SLOW) tests/test_third_parties.py tests/test_occlusions.py
+	$(SLOW) tests/explainers/test_third_parties.py tests/explainers/test_occlusion.py
 
 test-experiments: .venv/tests
 	@echo "the experiments' commands with few steps: 10 minutes"
-	$(SLOW) tests/test_beyond.py tests/test_losses_tour.py tests/test_paper.py
+	$(SLOW) tests/experiments/test_beyond.py tests/experiments/test_losses_tour.py tests/experiments/test_paper.py
 
 # ---- other processors, and deliberate mistakes
 
 # What optimises or compares, as processors without AVX-512, without AVX2, with one core, and with
 # PyTorch's plain kernels would compute it; with all of XLA's passes.
-SENSITIVE := tests/test_attacks.py tests/test_campaigns.py tests/test_minis.py tests/test_regions.py \
-	tests/test_expectation.py tests/test_transfer.py tests/test_verify.py tests/test_reference.py \
-	tests/test_beyond.py tests/test_paper.py tests/test_watching.py tests/test_devices.py \
-	tests/test_incremental.py tests/test_losses.py tests/test_explainers.py tests/test_gradients.py
+SENSITIVE := tests/attacks tests/runs tests/networks/test_minis.py tests/evaluation tests/convert \
+	tests/experiments tests/interpreters tests/explainers tests/test_losses.py
 
 test-machines: .venv/tests
 	@echo "five settings, some three minutes each"

@@ -26,7 +26,7 @@ FAULTS = (
         "gcpatch/attacks/step.py",
         "by_noise = gradient * problem.ratio * jnp",
         "by_noise = gradient * jnp",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
@@ -34,7 +34,7 @@ FAULTS = (
         "gcpatch/attacks/step.py",
         "if attack.project or problem.bound is not None:",
         "if problem.bound is not None:",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
@@ -42,7 +42,7 @@ FAULTS = (
         "gcpatch/attacks/step.py",
         "partial(jnp.where, lacking < state.best_shortfall)",
         "partial(jnp.where, lacking < jnp.inf)",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
@@ -50,7 +50,7 @@ FAULTS = (
         "gcpatch/attacks/engine.py",
         "jax.tree.map(partial(jnp.where, state.done), state, new)",
         "new",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
@@ -58,7 +58,7 @@ FAULTS = (
         "gcpatch/attacks/step.py",
         "jnp.where(wanted, entropy, 0)",
         "entropy",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
@@ -66,7 +66,7 @@ FAULTS = (
         "gcpatch/attacks/step.py",
         "jnp.where(lacking == 0, state.streak + 1, 0)",
         "jnp.where(lacking == 0, state.streak + 1, state.streak)",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
@@ -74,7 +74,7 @@ FAULTS = (
         "gcpatch/attacks/step.py",
         "jnp.maximum(jnp.maximum(rival, confidence) - odds[target], 0)",
         "jnp.maximum(confidence - odds[target], 0)",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
@@ -82,7 +82,7 @@ FAULTS = (
         "gcpatch/attacks/step.py",
         "jax.random.uniform(problem.key, tile.shape",
         "jax.random.uniform(jax.random.key(0), tile.shape",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
@@ -90,7 +90,7 @@ FAULTS = (
         "gcpatch/attacks/slots.py",
         "leaf[:count, slot]",
         "leaf[: max(count - 1, 1), slot]",
-        "tests/attacks/test_algorithm.py",
+        "tests/attacks/test_step.py",
     ),
     Fault(
         "attack",
