@@ -37,10 +37,19 @@ class Batched:
     """
 
     def __init__(
-        self, network: Network, state_dict: Any, images: np.ndarray, targets: Sequence[int],
-        corner: tuple[int, int], size: int, *, device: str = "cpu", compiled: bool = True,
-        channels_last: bool = True, precision: str = "float32",
-    ):  # fmt: skip
+        self,
+        network: Network,
+        state_dict: Any,
+        images: np.ndarray,
+        targets: Sequence[int],
+        corner: tuple[int, int],
+        size: int,
+        *,
+        device: str = "cpu",
+        compiled: bool = True,
+        channels_last: bool = True,
+        precision: str = "float32",
+    ):
         model = twin(network.name, len(network.categories))
         model.load_state_dict(state_dict)
         self.device, self.precision = device, precision

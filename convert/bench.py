@@ -20,9 +20,13 @@ VARIANTS = ("torch-single", "torch-batched")
 
 
 def measure(
-    network: Network, size: int, batch: int, variant: str, repeats: int = 5,
+    network: Network,
+    size: int,
+    batch: int,
+    variant: str,
+    repeats: int = 5,
     precision: str = "float32",
-) -> Row:  # fmt: skip
+) -> Row:
     """Times PyTorch on what `gcpatch.bench.measure` times; `torch-single` is one image at a time.
 
     `torch-batched` is the fastest of its settings: eager or compiled, either layout of memory.
@@ -45,9 +49,16 @@ def measure(
     assert best is not None
     count = 1 if variant == "torch-single" else batch
     return Row(
-        network.name, size, count, variant, count / best.step, best.step, best.spread,
-        memory.peak(), max(best.first - best.step, 0.0),
-    )  # fmt: skip
+        network.name,
+        size,
+        count,
+        variant,
+        count / best.step,
+        best.step,
+        best.spread,
+        memory.peak(),
+        max(best.first - best.step, 0.0),
+    )
 
 
 def _candidates(network, size, batch, variant, device, precision) -> list[Callable[[], Any]]:
@@ -58,10 +69,17 @@ def _candidates(network, size, batch, variant, device, precision) -> list[Callab
 
     def batched(compiled: bool, channels_last: bool) -> Any:
         return Batched(
-            network, to_torch(network), images_for(batch),
-            [i % len(network.categories) for i in range(batch)], corner, size, device=device,
-            compiled=compiled, channels_last=channels_last, precision=precision,
-        ).step  # fmt: skip
+            network,
+            to_torch(network),
+            images_for(batch),
+            [i % len(network.categories) for i in range(batch)],
+            corner,
+            size,
+            device=device,
+            compiled=compiled,
+            channels_last=channels_last,
+            precision=precision,
+        ).step
 
     return [partial(batched, *choice) for choice in ((False, True), (True, False), (True, True))]
 

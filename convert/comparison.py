@@ -13,8 +13,7 @@ from jaxtyping import Array, Float, UInt8
 from convert import reference
 from convert.operators import torch
 from convert.torchvision import twin
-from gcpatch import losses
-from gcpatch.attacks import engine, step
+from gcpatch.attacks import engine, objectives, step
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import LEARNING_RATES, OPTIMIZERS, Attack
 from gcpatch.attacks.step import Losses, Problem
@@ -23,7 +22,7 @@ from gcpatch.losses import Evidence
 from gcpatch.networks import Network, fill, parameters
 from gcpatch.runs.campaign import PRECISIONS
 
-OBJECTIVES = {name: losses.OBJECTIVES[name] for name in reference.OBJECTIVES}
+OBJECTIVES = {name: objectives.OBJECTIVES[name].loss for name in reference.OBJECTIVES}
 LOSSES_ON = 4  # images whose losses and gradients are compared
 RATIO = 0.8  # of the patch while it is optimised
 
@@ -114,9 +113,13 @@ class Comparison:
         self.network = fill(network, values)
 
     def add(
-        self, quantity: str, ours: Any, theirs: Any, tolerance: float,
+        self,
+        quantity: str,
+        ours: Any,
+        theirs: Any,
+        tolerance: float,
         worse: Callable[[float, float], float] = max,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Keeps a quantity's largest errors over the images; its smallest if `worse` is `min`."""
         found = errors(ours, theirs)
         if quantity in self.rows:
@@ -158,9 +161,12 @@ class Comparison:
         for name, chosen in zip(OBJECTIVES, np.eye(len(OBJECTIVES), dtype=self.kind), strict=True):
             ours, gradient = _losses(self.network, tile, problem, chosen)
             theirs, by_tile = reference.gradient(
-                self.classifier, tensor(image), tensor(tile), target,
+                self.classifier,
+                tensor(image),
+                tensor(tile),
+                target,
                 replace(settings, objective=name),
-            )  # fmt: skip
+            )
             for quantity, term in (
                 ("cross-entropy", "cross_entropy"),
                 (f"{name}: loss of the map", "explanation"),
@@ -195,13 +201,20 @@ def _problem(
     """An attack of one image for either side: top right, 64 of 224 pixels."""
     size = image.shape[0] * 2 // 7
     place = Patch(size, RATIO).place(*image.shape[:2])
-    unseen = jnp.zeros((2, 1, 1), image.dtype)  # no objective of the reference looks at clean maps
+    unseen = jnp.zeros((1, 1), image.dtype)  # no objective of the reference looks at clean maps
     problem = step.make_problem(
-        network, image, target, place, jax.random.key(0), int(target == 0), unseen
+        network,
+        image,
+        target,
+        place,
+        jax.random.key(0),
+        label=int(target == 0),
+        clean_heat=unseen,
+        clean_heat_of_target=unseen,
     )
     rate = LEARNING_RATES[attack.optimizer]
     return problem, reference.Settings(
-        str(attack.objective), attack.optimizer, rate, attack.steps, size, place.corner, RATIO
+        attack.objective.name, attack.optimizer, rate, attack.steps, size, place.corner, RATIO
     )
 
 
@@ -226,10 +239,14 @@ def _array(values: Any) -> np.ndarray:
 
 
 def compare(
-    network: Network, state_dict: Mapping[str, Any], images: UInt8[np.ndarray, "n h w 3"],
-    precision: str = "float64", steps: int = 0, optimizers: Sequence[str] = tuple(OPTIMIZERS),
+    network: Network,
+    state_dict: Mapping[str, Any],
+    images: UInt8[np.ndarray, "n h w 3"],
+    precision: str = "float64",
+    steps: int = 0,
+    optimizers: Sequence[str] = tuple(OPTIMIZERS),
     on_task: Callable[[], Any] = lambda: None,
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """Everything that a network computes beside what PyTorch computes, in that order.
 
     Args:

@@ -32,9 +32,12 @@ from gcpatch.networks import Network, create, fill, parameters
 
 VERSIONS = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
 TORCH_NAMES = {
-    "kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
     "var": "running_var",
-}  # fmt: skip
+}
 LISTED = 10
 
 

@@ -88,9 +88,13 @@ def pictures(name: str, folder: Path | None) -> UInt8[np.ndarray, "n size size 3
 
 
 def verify(
-    name: str, *, weights: str | None = None, folder: Path | None = None,
-    precision: str = "float32", steps: int | None = None,
-) -> list[Row]:  # fmt: skip
+    name: str,
+    *,
+    weights: str | None = None,
+    folder: Path | None = None,
+    precision: str = "float32",
+    steps: int | None = None,
+) -> list[Row]:
     """Compares one network with PyTorch; for the arguments see `pair`, `pictures`, `compare`."""
     if precision not in TOLERANCES:
         choices = ", ".join(TOLERANCES)

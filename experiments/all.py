@@ -27,9 +27,17 @@ from experiments.paper.study import Study, command
 from gcpatch.networks import checkpoints
 
 EXPERIMENTS = (
-    clean_maps, placement, layers, experiment1, experiment2, experiment3, experiment4, corners,
-    four_networks, loss_curves,
-)  # fmt: skip
+    clean_maps,
+    placement,
+    layers,
+    experiment1,
+    experiment2,
+    experiment3,
+    experiment4,
+    corners,
+    four_networks,
+    loss_curves,
+)
 
 
 def make(study: Study) -> None:

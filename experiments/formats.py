@@ -32,8 +32,14 @@ from gcpatch.data.listing import LeftOut
 HEIGHT, WIDTH = 13, 19
 ORIENTATIONS = range(1, 9)
 ADAM7 = (  # each pass's first column and row, and its steps
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
-)  # fmt: skip
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
 
 
 class File(NamedTuple):
@@ -107,8 +113,13 @@ def png(samples: np.ndarray, depth: int, colour: int, *before: bytes, adam7: boo
     return start + body + chunk(b"IEND", b"")
 
 
-def bmp(samples: np.ndarray, depth: int, header: int = 40, masks: tuple[int, ...] = (),
-        upside: bool = False) -> bytes:  # fmt: skip
+def bmp(
+    samples: np.ndarray,
+    depth: int,
+    header: int = 40,
+    masks: tuple[int, ...] = (),
+    upside: bool = False,
+) -> bytes:
     """A BMP of `[h, w, bytes]` (or `[h, w, 1]` indices) with a grey palette to 8 bits."""
     height, width = samples.shape[:2]
     rows = bits(samples.reshape(height, -1), min(depth, 8))
@@ -128,8 +139,15 @@ def bmp(samples: np.ndarray, depth: int, header: int = 40, masks: tuple[int, ...
     return b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, start) + body
 
 
-def tiff(samples: np.ndarray, depth: int, photometric: int, planar: bool = False,
-         order: str = "<", strips: int = 1, **tags: tuple[int, ...]) -> bytes:  # fmt: skip
+def tiff(
+    samples: np.ndarray,
+    depth: int,
+    photometric: int,
+    planar: bool = False,
+    order: str = "<",
+    strips: int = 1,
+    **tags: tuple[int, ...],
+) -> bytes:
     """An uncompressed TIFF of `[h, w, c]` samples; `tags` by number, as `t338=(2,)`."""
     height, width, count = samples.shape
     planes = np.moveaxis(samples, 2, 0) if planar else samples.reshape(1, height, -1)
@@ -140,10 +158,17 @@ def tiff(samples: np.ndarray, depth: int, photometric: int, planar: bool = False
         for top in range(0, height, each)
     ]
     found: dict[int, tuple[int, ...]] = {
-        256: (width,), 257: (height,), 258: (depth,) * count, 259: (1,), 262: (photometric,),
-        273: tuple(np.cumsum([4096, *map(len, blocks[:-1])]).tolist()), 277: (count,),
-        278: (each,), 279: tuple(map(len, blocks)), 284: (1 + planar,),
-    }  # fmt: skip
+        256: (width,),
+        257: (height,),
+        258: (depth,) * count,
+        259: (1,),
+        262: (photometric,),
+        273: tuple(np.cumsum([4096, *map(len, blocks[:-1])]).tolist()),
+        277: (count,),
+        278: (each,),
+        279: tuple(map(len, blocks)),
+        284: (1 + planar,),
+    }
     found |= {int(name[1:]): values for name, values in tags.items()}
     entries, more, start = b"", b"", 8 + 2 + 12 * len(found) + 4
     for tag, values in sorted(found.items()):
@@ -161,10 +186,23 @@ def made_by_pillow() -> Iterator[File]:
         "JPEG": ("L", "RGB", "CMYK", "YCbCr"),
         "PNG": ("1", "L", "LA", "I;16", "P", "RGB", "RGBA"),
         "WEBP": ("L", "RGB", "RGBA"),
-        "TIFF": ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I",
-                 "F"),
+        "TIFF": (
+            "1",
+            "L",
+            "LA",
+            "P",
+            "PA",
+            "RGB",
+            "RGBA",
+            "CMYK",
+            "YCbCr",
+            "LAB",
+            "I;16",
+            "I",
+            "F",
+        ),
         "AVIF": ("L", "RGB", "RGBA"),
-    }  # fmt: skip
+    }
     settings: dict[str, list[dict[str, Any]]] = {
         "JPEG": [{"progressive": True}, {"subsampling": 0}, {"quality": 30, "optimize": True}],
         "WEBP": [{"lossless": True}, {"quality": 20}],
@@ -180,8 +218,11 @@ def made_by_pillow() -> Iterator[File]:
                 yield File(kind, f"{mode}, turned {orientation}", data)
             for options in settings.get(kind, []):
                 yield File(kind, f"{mode} {options}", encode(in_mode(mode), kind, **options))
-    plain = {"GIF": ("1", "L", "P", "RGB", "RGBA"), "BMP": ("1", "L", "P", "RGB", "RGBA"),
-             "PPM": ("1", "L", "RGB", "I")}  # fmt: skip
+    plain = {
+        "GIF": ("1", "L", "P", "RGB", "RGBA"),
+        "BMP": ("1", "L", "P", "RGB", "RGBA"),
+        "PPM": ("1", "L", "RGB", "I"),
+    }
     for kind, modes in plain.items():
         for mode in modes:
             yield File(kind, mode, encode(in_mode(mode), kind))

@@ -25,7 +25,7 @@ from gcpatch.attacks.slots import corner_of, stream
 from gcpatch.attacks.step import Problem, evaluate, make_problem
 from gcpatch.data import scenes
 from gcpatch.evaluation.intervals import bootstrap
-from gcpatch.losses import Evidence, Objective
+from gcpatch.losses import Evidence, Loss
 from gcpatch.networks import MINIS, Network, checkpoints
 
 SEED, SIDE = 3, 224  # training sees scenes of seed 1, its accuracy is measured on those of seed 2
@@ -38,9 +38,9 @@ class Row(NamedTuple):
     """A loss, and its goal as a quantity in words and as a function."""
 
     loss: str
-    objective: Objective
+    objective: Loss
     goal: str
-    quantity: Objective
+    quantity: Loss
 
 
 def rows(cells: tuple[int, ...], region: str) -> list[Row]:
@@ -50,7 +50,7 @@ def rows(cells: tuple[int, ...], region: str) -> list[Row]:
     cross = jnp.maximum(jnp.eye(height, width), jnp.eye(height, width)[::-1])
     inks = losses.printability(jnp.asarray([RED, WHITE, BLACK]))
 
-    def same(name: str, objective: Objective, goal: str) -> Row:
+    def same(name: str, objective: Loss, goal: str) -> Row:
         return Row(name, objective, goal, objective)
 
     def on_the_patch(evidence: Evidence):
@@ -76,26 +76,33 @@ def rows(cells: tuple[int, ...], region: str) -> list[Row]:
     ]  # a weight, for each of the 4,096 pixels has but a small share of them
     of_a_map = [
         same(
-            "location(top right quarter)", losses.location(quarter),
+            "location(top right quarter)",
+            losses.location(quarter),
             "share of the heat elsewhere: low",
         ),
         Row(
-            "centre-of-mass", losses.centre_of_mass, "way of the centre, in sides: high",
+            "centre-of-mass",
+            losses.centre_of_mass,
+            "way of the centre, in sides: high",
             lambda evidence: -losses.centre_of_mass(evidence),
         ),
         same("top-k", losses.top_k(10), "share of the heat in the 10 hottest clean cells: low"),
         same("target_map(a cross)", losses.target_map(cross), "square error to the cross: low"),
         Row(
-            "target_cosine(a cross)", losses.target_cosine(cross), "cosine with the cross: high",
+            "target_cosine(a cross)",
+            losses.target_cosine(cross),
+            "cosine with the cross: high",
             lambda evidence: 1 - losses.target_cosine(cross)(evidence),
         ),
         same("keep", losses.keep, "square error to the clean map: low"),
         same("swap", losses.swap, "square error to the other's clean map: low"),
         Row(
-            "rank-correlation", losses.rank_correlation, "Spearman with the clean map: low",
+            "rank-correlation",
+            losses.rank_correlation,
+            "Spearman with the clean map: low",
             partial(losses.rank_correlation, temperature=1e-6),
         ),
-    ]  # fmt: skip
+    ]
     return of_a_patch + of_a_map + of_a_tile if region == "patch" else of_a_map
 
 
@@ -106,7 +113,7 @@ def fooled(evidence: Evidence):
 
 @partial(jax.jit, static_argnames="quantities")
 def measure(
-    network: Network, tiles: jax.Array, problems: Problem, quantities: tuple[Objective, ...]
+    network: Network, tiles: jax.Array, problems: Problem, quantities: tuple[Loss, ...]
 ) -> list[jax.Array]:
     """Each quantity of each image with its tile, by the attack's own evaluation."""
 
@@ -137,7 +144,7 @@ class Bench:
         """The pixels of the region, `[n, rows, columns, 3]`."""
         return jnp.stack([cut(p.image, p.corner, self.place.shape) for p in self.problems])
 
-    def attacked(self, objective: Objective, steps: int) -> jax.Array:
+    def attacked(self, objective: Loss, steps: int) -> jax.Array:
         """The same after the attack, in 8 bits."""
         attack = Attack(objective=objective, steps=steps, ce_weight=CE_WEIGHT)
         done = dict(
@@ -148,7 +155,7 @@ class Bench:
         tiles = jnp.stack([done[i].tile for i in range(len(self.problems))])
         return jnp.round(tiles * 255) / 255
 
-    def measure(self, tiles: jax.Array, quantities: Sequence[Objective]) -> list[jax.Array]:
+    def measure(self, tiles: jax.Array, quantities: Sequence[Loss]) -> list[jax.Array]:
         """Each quantity of each image."""
         problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *self.problems)
         return measure(self.network, tiles, problems, tuple(quantities))
@@ -188,7 +195,7 @@ def main() -> None:
     options = parser.parse_args()
     network = checkpoints.load(options.network)
     bench = Bench(network, REGIONS[options.region], options.scenes)
-    chosen = rows(bench.problems[0].heats.shape[1:], options.region)
+    chosen = rows(bench.problems[0].clean_heat.shape, options.region)
     table(
         bench, chosen, options.steps, lambda *cells: print("|", " | ".join(cells), "|", flush=True)
     )

@@ -28,8 +28,8 @@ from gcpatch.attacks.settings import Attack
 from gcpatch.data import scenes
 from gcpatch.data.images import write_png
 from gcpatch.evaluation.metrics import energy
-from gcpatch.explainers.cam import look
-from gcpatch.losses import Objective
+from gcpatch.explainers.cam import classify_and_explain
+from gcpatch.losses import Loss
 from gcpatch.networks import MINIS
 from gcpatch.report import figures
 
@@ -64,7 +64,7 @@ def quiet_highlight(evidence):
     return losses.highlight(evidence) + losses.total_variation(evidence)
 
 
-FIVE: dict[str, tuple[Objective, str]] = {
+FIVE: dict[str, tuple[Loss, str]] = {
     "hide": (losses.hide, "The heat leaves the patch: the map does not tell any more."),
     "highlight": (losses.highlight, "All heat on the patch, as the paper's figures show."),
     "centre_of_mass": (losses.centre_of_mass, "The centre of the heat, far from where it was."),
@@ -99,7 +99,7 @@ class Tour:
         """Adds paragraphs of HTML."""
         self.parts += [part if part.startswith("<") else f"<p>{part}</p>" for part in paragraphs]
 
-    def code(self, function: Objective) -> None:
+    def code(self, function: Loss) -> None:
         """Adds a function's source."""
         self.say(f"<pre>{escape(inspect.getsource(function))}</pre>")
 
@@ -111,7 +111,7 @@ class Tour:
         write_png(self.out / f"{name}.png", row)
         self.say(f'<img src="{name}.png" alt="{escape(words)}">', words)
 
-    def attack(self, name: str, objective: Objective, region: Region = PATCH) -> None:
+    def attack(self, name: str, objective: Loss, region: Region = PATCH) -> None:
         """Attacks the scenes; adds the pictures, the numbers, and the loss of the first scene."""
         network, images, _, targets = self.case
         how = Attack(objective=objective, steps=self.steps, ce_weight=CE_WEIGHT)
@@ -138,7 +138,10 @@ class Tour:
 
 def heats(network: gcpatch.Network, images: np.ndarray, labels: Sequence[int]) -> list[np.ndarray]:
     """Grad-CAM of each image for a class."""
-    return [np.asarray(look(network, *pair)[1]) for pair in zip(images, labels, strict=True)]
+    return [
+        np.asarray(classify_and_explain(network, *pair)[1])
+        for pair in zip(images, labels, strict=True)
+    ]
 
 
 def pairs(images: np.ndarray, maps: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -286,9 +289,14 @@ def to_try(tour: Tour) -> None:
 
 
 CHAPTERS = (
-    grad_cam, what_a_loss_does, side_by_side, one_of_your_own, a_map_drawn_by_hand,
-    second_derivatives, to_try,
-)  # fmt: skip
+    grad_cam,
+    what_a_loss_does,
+    side_by_side,
+    one_of_your_own,
+    a_map_drawn_by_hand,
+    second_derivatives,
+    to_try,
+)
 
 
 def main() -> None:

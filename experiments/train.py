@@ -148,9 +148,15 @@ def accuracy(network: Network, pool: Pool) -> float:
 
 
 def train(
-    name: str, steps: int, windowed: int, head_steps: int, count: int, batch: int, rate: float,
+    name: str,
+    steps: int,
+    windowed: int,
+    head_steps: int,
+    count: int,
+    batch: int,
+    rate: float,
     out: Path,
-) -> float:  # fmt: skip
+) -> float:
     """Trains, saves and tests one network; returns its accuracy on held-out scenes."""
     network = fresh(name)
     graph, weights, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)  # type: ignore[misc]
@@ -204,9 +210,15 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.names:
         share = train(
-            name, options.steps, options.windowed, options.head_steps, options.scenes,
-            options.batch, options.learning_rate, options.out,
-        )  # fmt: skip
+            name,
+            options.steps,
+            options.windowed,
+            options.head_steps,
+            options.scenes,
+            options.batch,
+            options.learning_rate,
+            options.out,
+        )
         print(f"{name}: {share:.2%} of 2,000 held-out scenes")
 
 

@@ -26,7 +26,7 @@ from gcpatch.data import scenes, sources
 from gcpatch.evaluation import transfer
 from gcpatch.evaluation.defences import defence
 from gcpatch.evaluation.intervals import bootstrap
-from gcpatch.explainers.cam import look
+from gcpatch.explainers.cam import classify_and_explain
 from gcpatch.explainers.registry import METHODS
 from gcpatch.networks import MINIS
 from gcpatch.report import matrix, records
@@ -58,7 +58,7 @@ def adaptive(name: str, kind: str, attack: Attack, count: int, draws: int) -> It
     network, change = gcpatch.load(name), defence(kind)
     for index in tqdm(range(count), desc=f"{name} behind {kind}", unit=" images"):
         image = scenes.draw_batch(SEED, 1, size=SIDE, start=index).image[0]
-        order = np.argsort(look(network, image, -1)[0])
+        order = np.argsort(classify_and_explain(network, image)[0])
         target = int(np.random.default_rng((SEED, index)).choice(order[:-1]))
         made = universal(
             [network], image[None], [target], PATCH, attack, through=change.attack, batch=draws
@@ -66,13 +66,18 @@ def adaptive(name: str, kind: str, attack: Attack, count: int, draws: int) -> It
         worn = np.rint(np.asarray(apply_patch(image, made.noise, PATCH)[0]) * 255).astype(np.uint8)
         digest = f"{index + 1:08x}"
         seen, inside = transfer.behind(worn, PATCH.place(SIDE, SIDE), change, digest)
-        logits, heat = jax.tree.map(np.asarray, look(network, seen, target))
+        logits, heat = jax.tree.map(np.asarray, classify_and_explain(network, seen, target))
         yield {
-            "run": "knows the defence", "model": name, "objective": attack.objective, "id": digest,
-            "defence": kind, "network": name, "method": "grad-cam",
+            "run": "knows the defence",
+            "model": name,
+            "objective": attack.objective.name,
+            "id": digest,
+            "defence": kind,
+            "network": name,
+            "method": "grad-cam",
             "fooled_class": int(logits.argmax()) == target,
-            **transfer.measure(heat, inside, str(attack.objective)),
-        }  # fmt: skip
+            **transfer.measure(heat, inside, attack.objective.name),
+        }
 
 
 def accuracies(networks, count: int) -> str:
@@ -87,7 +92,7 @@ def accuracies(networks, count: int) -> str:
         ]
         means = []
         for network in networks:
-            found = np.asarray([look(network, image, -1)[0].argmax() for image in seen])
+            found = np.asarray([classify_and_explain(network, image)[0].argmax() for image in seen])
             right = bootstrap((found == np.asarray(drawn.label)).astype(float))
             means.append(matrix.interval(right._asdict()))
         lines.append([kind, *means])
@@ -123,7 +128,7 @@ def main() -> None:
     shown: list[dict[str, Any]] = []
     defended: list[dict[str, Any]] = []
     for objective in OBJECTIVES:
-        attack = Attack(objective, steps=options.steps)
+        attack = Attack(objective=objective, steps=options.steps)
         runs = [attacked(name, attack, options.scenes, options.out / objective) for name in names]
         for some, limit in ((quick, options.shown), (SLOW, options.slow)):
             asked = [image for run in runs for image in records.attacked(run, limit)]
@@ -134,7 +139,7 @@ def main() -> None:
             found = transfer.transfer(asked, [network], ["grad-cam"], through)
             defended += (row | {"run": "does not know it"} for row in found)
     for kind in ADAPTIVE:
-        how = Attack("highlight", steps=options.steps // 2)
+        how = Attack(objective="highlight", steps=options.steps // 2)
         draws = 4 if defence(kind).moves else 1
         defended += adaptive(names[1 % len(names)], kind, how, options.known, draws)
     write(options.out / "matrix", shown)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 import gcpatch
 from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.objectives import fooled_explanation
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.universal import apply_patch, universal
@@ -29,7 +30,7 @@ from gcpatch.attacks.views import Views
 from gcpatch.data import images, scenes
 from gcpatch.evaluation import metrics
 from gcpatch.evaluation.intervals import bootstrap
-from gcpatch.explainers.cam import look
+from gcpatch.explainers.cam import classify_and_explain
 from gcpatch.networks import MINIS
 
 MADE_ON, TESTED_ON, SIDE, TARGET = 21, 22, 224, 0  # seeds of the scenes; a class
@@ -50,7 +51,7 @@ def shown(network, drawn, noises, views, seed):
     def one(entry):
         image, noise, key = entry
         worn, region = apply_patch(image, noise, PATCH, views, key)
-        logits, heat = look(network, jnp.round(worn * 255) / 255, TARGET)
+        logits, heat = classify_and_explain(network, jnp.round(worn * 255) / 255, TARGET)
         size = image.shape[:2]
         return logits, heat, coverage(heat.shape, size, (0, 0), size, region)
 
@@ -66,7 +67,7 @@ def test(network, drawn, noises, views, objective: str) -> list[str]:
     rows = []
     for logits, heat, covered in found:
         energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
-        fooled = metrics.fooled_explanation(objective, energy, points)
+        fooled = fooled_explanation(objective, energy, points)
         rows.append((logits.argmax() == TARGET, fooled, energy))
     means = [bootstrap(np.asarray(column, float)) for column in zip(*rows, strict=True)]
     return [f"{mean.value:.2f} [{mean.low:.2f}, {mean.high:.2f}]" for mean in means]
@@ -85,7 +86,7 @@ def craft(names: Sequence[str], drawn, attack: Attack, views: Views | None) -> n
 
 def rows(drawn, others, attack: Attack, alone: int, out: Path) -> list[tuple[str, ...]]:
     """The table of one objective."""
-    first, objective = MINIS[1], str(attack.objective)
+    first, objective = MINIS[1], attack.objective.name
     patches: dict[tuple[str, str], Any] = {
         ("universal", first): craft([first], drawn, attack, None),
         ("universal, any view", first): craft([first], drawn, attack, VIEWS),
@@ -124,7 +125,7 @@ def main() -> None:
     drawn, others = draw(MADE_ON, options.scenes), draw(TESTED_ON, options.scenes)
     lines: list[Sequence[str]] = [HEAD, ["---"] * len(HEAD)]
     for objective in options.objectives.split(","):
-        attack = Attack(objective, steps=options.steps)
+        attack = Attack(objective=objective, steps=options.steps)
         lines += rows(drawn, others, attack, options.alone, options.out)
     text = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     (options.out / "table.md").write_text(text)

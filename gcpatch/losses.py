@@ -48,7 +48,7 @@ class Evidence(NamedTuple):
     clean_heat_of_target: Float[Array, "h2 w2"]
 
 
-Objective = Callable[[Evidence], Float[Array, ""]]
+Loss = Callable[[Evidence], Float[Array, ""]]
 
 
 def cross_entropy(evidence: Evidence) -> Float[Array, ""]:
@@ -88,7 +88,7 @@ def subramanya(evidence: Evidence) -> Float[Array, ""]:
     return jnp.sum(evidence.heat[:4, :4] / (jnp.sum(evidence.heat) + 1e-10)) / 16
 
 
-def location(mask: Float[ArrayLike, "h2 w2"]) -> Objective:
+def location(mask: Float[ArrayLike, "h2 w2"]) -> Loss:
     """The share of the heat outside a mask of the map's cells: 1 - sum(G * M) / sum(G).
 
     Ghorbani et al., "Interpretation of neural networks is fragile", AAAI 2019: targeted attack.
@@ -111,7 +111,7 @@ def centre_of_mass(evidence: Evidence) -> Float[Array, ""]:
     return jnp.where(both[0].any() & both[1].any(), -distance, 0)
 
 
-def top_k(k: int) -> Objective:
+def top_k(k: int) -> Loss:
     """The share of the heat in the k cells that were hottest in the clean image.
 
     Ghorbani et al., AAAI 2019: top-k attack. Cells without any heat are not among the k.
@@ -125,7 +125,7 @@ def top_k(k: int) -> Objective:
     return top_k
 
 
-def target_map(goal: Float[ArrayLike, "h2 w2"]) -> Objective:
+def target_map(goal: Float[ArrayLike, "h2 w2"]) -> Loss:
     """mean((G / mean(G) - T / mean(T))^2), T the map to show.
 
     Dombrowski et al., "Explanations can be manipulated and geometry is to blame", NeurIPS 2019: the
@@ -138,7 +138,7 @@ def target_map(goal: Float[ArrayLike, "h2 w2"]) -> Objective:
     return target_map
 
 
-def target_cosine(goal: Float[ArrayLike, "h2 w2"]) -> Objective:
+def target_cosine(goal: Float[ArrayLike, "h2 w2"]) -> Loss:
     """1 - sum(G * T) / (|G| |T|), T the map to show; 1 for an all-zero map."""
 
     def target_cosine(evidence: Evidence) -> Float[Array, ""]:
@@ -189,7 +189,7 @@ def total_variation(evidence: Evidence) -> Float[Array, ""]:
     return _length(jnp.concatenate([down, right], -1)).mean()
 
 
-def printability(colours: Float[ArrayLike, "n 3"]) -> Objective:
+def printability(colours: Float[ArrayLike, "n 3"]) -> Loss:
     """The patch's mean over pixels of prod_c |x - c|, c the colours (in [0, 1]) that print well.
 
     Sharif et al., CCS 2016: non-printability score, there a sum over pixels.
@@ -220,21 +220,6 @@ def centre(heat: Float[Array, "h w"]) -> Float[Array, "2"]:
 def square_error(heat: Float[Array, "h w"], goal: Float[Array, "h w"]) -> Float[Array, ""]:
     """The mean squared difference of two maps, each divided by its mean."""
     return jnp.mean((_relative(heat) - _relative(goal)) ** 2)
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "hide": hide,
-    "highlight": highlight,
-    "classify": classify,
-    "paper": paper,
-    "subramanya": subramanya,
-    "centre-of-mass": centre_of_mass,
-    "top-k": top_k(10),
-    "keep": keep,
-    "swap": swap,
-    "rank-correlation": rank_correlation,
-    "total-variation": total_variation,
-}
 
 
 def _relative(heat: Float[Array, "h w"]) -> Float[Array, "h w"]:

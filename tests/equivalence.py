@@ -69,10 +69,30 @@ def make(folder: Path) -> None:
     explain = ("explain", f"{scenes}/scene0.png", "--model", "mini_resnext", "--json")
     for name in METHODS:
         verb(folder, name, *explain, "--method", name, "--out", str(folder / f"maps-{name}"))
-    verb(folder, "transfer", "transfer", str(folder / "highlight"), "--models",
-         "mini_vgg_bn", "--defences", "jpeg-75", "--json")  # fmt: skip
-    verb(folder, "verify", "verify", "mini_vgg", "--weights", "random", "--images", scenes,
-         "--steps", "2", "--json")  # fmt: skip
+    verb(
+        folder,
+        "transfer",
+        "transfer",
+        str(folder / "highlight"),
+        "--models",
+        "mini_vgg_bn",
+        "--defences",
+        "jpeg-75",
+        "--json",
+    )
+    verb(
+        folder,
+        "verify",
+        "verify",
+        "mini_vgg",
+        "--weights",
+        "random",
+        "--images",
+        scenes,
+        "--steps",
+        "2",
+        "--json",
+    )
     verb(folder, "run", "verify", "--run", str(folder / "hide"), "--json")
     verb(folder, "report", "report", str(folder / "hide"), "--export", str(folder / "hide.csv"))
     run(sys.executable, "-c", UNIVERSAL, str(folder / "universal.npy"))

@@ -13,9 +13,21 @@ ROOT = Path(gcpatch.__file__).parent
 FORBIDDEN = {"torch", "torchvision", "convert", "experiments"}
 # What is further right may import what is further left.
 ORDER = (
-    "errors", "files", "data", "networks", "interpreters", "losses", "explainers", "scores",
-    "attacks", "evaluation", "report", "runs", "cli", "__main__",
-)  # fmt: skip
+    "errors",
+    "files",
+    "data",
+    "networks",
+    "interpreters",
+    "losses",
+    "explainers",
+    "scores",
+    "attacks",
+    "evaluation",
+    "report",
+    "runs",
+    "cli",
+    "__main__",
+)
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 MOST = 12  # modules in a folder
 

@@ -30,9 +30,18 @@ from gcpatch.runs.campaign import PRECISIONS
 
 VARIANTS = (*convert_bench.VARIANTS, *bench.VARIANTS)
 HEAD = (
-    "network", "patch", "batch", "variant", "image-steps/s", "spread", "against torch-batched",
-    "of the limit", "of the peak", "memory an image", "compile",
-)  # fmt: skip
+    "network",
+    "patch",
+    "batch",
+    "variant",
+    "image-steps/s",
+    "spread",
+    "against torch-batched",
+    "of the limit",
+    "of the peak",
+    "memory an image",
+    "compile",
+)
 
 
 def measure(name: str, size: int, batch: int, variant: str, repeats: int, precision: str) -> Any:
@@ -62,15 +71,23 @@ def table(found: dict[str, Any]) -> list[str]:
         base, full = peers.get("torch-batched"), peers.get("gcpatch-full")
         gained = full and pace / full["image_steps_per_second"] / row["limit"]
         peak = 2 * pace * row["multiply_adds"] / found["machine"]["multiply_adds_per_second"]
-        lines.append((
-            f"`{row['network']}`", f"{row['size']} px", str(row["batch"]), row["variant"],
-            f"{pace:.2f}", f"{row['spread']:.0%}",
-            f"{pace / base['image_steps_per_second']:.2f}x" if base else "-",
-            f"{gained:.0%} of {row['limit']:.2f}x"
-            if gained and row["variant"] == "gcpatch-incremental" else "-",
-            f"{peak:.0%}", f"{row['peak_memory_bytes'] / row['batch'] / 1e6:.0f} MB",
-            f"{row['compile_seconds']:.0f} s",
-        ))  # fmt: skip
+        lines.append(
+            (
+                f"`{row['network']}`",
+                f"{row['size']} px",
+                str(row["batch"]),
+                row["variant"],
+                f"{pace:.2f}",
+                f"{row['spread']:.0%}",
+                f"{pace / base['image_steps_per_second']:.2f}x" if base else "-",
+                f"{gained:.0%} of {row['limit']:.2f}x"
+                if gained and row["variant"] == "gcpatch-incremental"
+                else "-",
+                f"{peak:.0%}",
+                f"{row['peak_memory_bytes'] / row['batch'] / 1e6:.0f} MB",
+                f"{row['compile_seconds']:.0f} s",
+            )
+        )
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
@@ -91,9 +108,11 @@ def main() -> None:
     machine = bench.machine() | convert_bench.versions() | {"precision": options.precision}
     found: dict[str, Any] = {"machine": machine, "rows": []}
     tasks = itertools.product(
-        options.networks.split(","), map(int, options.sizes.split(",")),
-        map(int, options.batches.split(",")), options.variants.split(","),
-    )  # fmt: skip
+        options.networks.split(","),
+        map(int, options.sizes.split(",")),
+        map(int, options.batches.split(",")),
+        options.variants.split(","),
+    )
     for name, size, batch, variant in tqdm(list(tasks), unit=" rows"):
         if variant == "torch-single" and any(
             row["variant"] == variant and row["network"] == name for row in found["rows"]

@@ -31,13 +31,14 @@ def draw(found: dict[str, Any], path: Path) -> None:
                     (
                         row["image_steps_per_second"]
                         for row in rows
-                        if row["network"] == name and row["variant"] == variant
+                        if row["network"] == name
+                        and row["variant"] == variant
                         and (row["size"] == size or variant == "torch-single")
                     ),
                     default=0,
                 )
                 for name in names
-            ]  # fmt: skip
+            ]
             places = [i + (place - 1.5) / 5 for i in range(len(names))]
             bars = panel.bar(places, best, 0.19, color=colour, label=variant)
             panel.bar_label(
@@ -48,8 +49,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
         panel.margins(y=0.15)
     panels[0][0].set_ylabel("image-steps a second (best batch)")
     panels[0][0].legend(frameon=False)
-    figure.suptitle(f"One step of the attack, {found['machine']['device']}, "
-                    f"{found['machine']['cores']} cores")  # fmt: skip
+    figure.suptitle(
+        f"One step of the attack, {found['machine']['device']}, {found['machine']['cores']} cores"
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

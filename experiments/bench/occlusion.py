@@ -29,9 +29,17 @@ from gcpatch.explainers import occlusion
 from gcpatch.networks import random
 
 COLUMNS = (
-    "network", "windows", "timed", "naive, one by one", "naive, a row", "incremental",
-    "on the clock", "processor time", "predicted", "difference",
-)  # fmt: skip
+    "network",
+    "windows",
+    "timed",
+    "naive, one by one",
+    "naive, a row",
+    "incremental",
+    "on the clock",
+    "processor time",
+    "predicted",
+    "difference",
+)
 
 
 def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[str, Any]:
@@ -70,12 +78,15 @@ def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[s
     place = jax.ShapeDtypeStruct((*starts.shape[1:], 2), "int32")
     shapes = jax.eval_shape(sliding.prepare, network, image)[1]
     values = (
-        name, len(places) ** 2, len(places) * len(chosen),
+        name,
+        len(places) ** 2,
+        len(places) * len(chosen),
         *(f"{clock:.2f} s ({processor:.2f} s)" for clock, processor in seconds),
-        f"{clock:.1f}x", f"{processor:.1f}x",
+        f"{clock:.1f}x",
+        f"{processor:.1f}x",
         f"{whole / multiply_adds(sliding.step, network, shapes, tile, place):.1f}x",
         f"{difference:.0e}",
-    )  # fmt: skip
+    )
     return dict(zip(COLUMNS, values, strict=True))
 
 

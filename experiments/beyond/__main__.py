@@ -76,14 +76,22 @@ def write(options: argparse.Namespace, names: Sequence[str], planned: Sequence[C
     made = (json.loads(path.read_text()) for path in sorted(out.glob("networks/*/manifest.json")))
     trained = [f"- `{manifest['network']}`: trained on {manifest['source']}" for manifest in made]
     lines = [
-        "# Beyond the paper: tables", "", f"    {command(options)}", "",
+        "# Beyond the paper: tables",
+        "",
+        f"    {command(options)}",
+        "",
         f"{versions}; Python {described['python']}; {described['device']}; "
-        f"{len(there)} of {len(planned)} cells.", "", *trained,
+        f"{len(there)} of {len(planned)} cells.",
+        "",
+        *trained,
         NOTES.format(
-            scenes=options.scenes, steps=options.steps, network=names[0],
-            resamples=f"{intervals.RESAMPLES:,}", exact=1 - 0.025 ** (1 / options.scenes),
+            scenes=options.scenes,
+            steps=options.steps,
+            network=names[0],
+            resamples=f"{intervals.RESAMPLES:,}",
+            exact=1 - 0.025 ** (1 / options.scenes),
         ),
-    ]  # fmt: skip
+    ]
     for name, table in tables.TABLES.items():
         found = tables.rows(table, runs, names)
         lines += [f"## {table.title}", "", *tables.markdown(table, found, options.steps), ""]
@@ -104,9 +112,10 @@ def command(options: argparse.Namespace) -> str:
 def main() -> None:
     """The command line; see the top of this file."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.beyond", description=__doc__,
+        prog="python -m experiments.beyond",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("--networks", default="mini", help="mini (the default), full, or a,b,...")
     parser.add_argument("--scenes", type=int, default=256, help="scenes a cell (256)")
     parser.add_argument("--steps", type=int, default=100, help="the most steps (100)")

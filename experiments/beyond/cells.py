@@ -13,6 +13,7 @@ from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import LEARNING_RATES, Attack
 from gcpatch.data import sources
 from gcpatch.data.sources import Item
+from gcpatch.explainers.cam import classify_and_explain
 from gcpatch.networks import Network
 from gcpatch.runs import campaign
 from gcpatch.runs.journal import Journal
@@ -96,7 +97,7 @@ def draw(count: int) -> list[Item]:
 def keep_maps(network: Network, items: list[Item], path: Path) -> None:
     """Writes Grad-CAM of each clean image's top class, by the image's name."""
     pixels = {item.id: jnp.asarray(item.read().pixels, jnp.float32) / 255 for item in items}
-    heats = {name: np.asarray(campaign.look(network, x, -1)[1]) for name, x in pixels.items()}
+    heats = {name: np.asarray(classify_and_explain(network, x)[1]) for name, x in pixels.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **heats)  # type: ignore[arg-type]
 
@@ -106,7 +107,9 @@ def attack(
 ) -> None:
     """Attacks what the cell's run lacks."""
     patch = Patch(cell.size, cell.ratio, cell.position)
-    how = Attack(cell.objective, steps, cell.optimizer, cell.rate)
+    how = Attack(
+        objective=cell.objective, steps=steps, optimizer=cell.optimizer, learning_rate=cell.rate
+    )
     described = campaign.describe([network], patch, how, {"seed": SEED, "scenes": len(items)})
     journal = Journal(out / cell.folder, described, resume=True)
     if len(journal.done) == len(items):

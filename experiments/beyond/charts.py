@@ -79,10 +79,17 @@ def _plot(
     below, above = (values - lows).T, (highs - values).T
     colour, marker = LOOKS[objective]
     panel.errorbar(
-        *values.T, xerr=(below[0], above[0]), yerr=(below[1], above[1]), color=colour,
-        marker=marker, markersize=4, linestyle=line, linewidth=1.2, label=objective,
+        *values.T,
+        xerr=(below[0], above[0]),
+        yerr=(below[1], above[1]),
+        color=colour,
+        marker=marker,
+        markersize=4,
+        linestyle=line,
+        linewidth=1.2,
+        label=objective,
         clip_on=False,
-    )  # fmt: skip
+    )
 
 
 def _finish(figure, title: str, path: Path) -> None:
@@ -92,9 +99,16 @@ def _finish(figure, title: str, path: Path) -> None:
         panel.set_axisbelow(True)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, ncols=3, loc="upper left", frameon=False, fontsize=9, title=title,
-        title_fontsize=9, alignment="left",
-    )  # fmt: skip
+        handles,
+        labels,
+        ncols=3,
+        loc="upper left",
+        frameon=False,
+        fontsize=9,
+        title=title,
+        title_fontsize=9,
+        alignment="left",
+    )
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.55 / figure.get_figheight()))
     figure.savefig(path, dpi=100)
     plt.close(figure)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.objectives import fooled_explanation
 from gcpatch.attacks.regions import Patch
 from gcpatch.evaluation import metrics
 
@@ -58,7 +59,7 @@ def read(run: Path, maps: Path) -> Images:
     def judged(objective: str) -> Bool[np.ndarray, " n"]:
         names = "energy_adversarial", "pointing_adversarial"
         found = ([record[name] for name in names] for record in records)
-        return np.array([metrics.fooled_explanation(objective, *pair) for pair in found])
+        return np.array([fooled_explanation(objective, *pair) for pair in found])
 
     with np.load(run / "histories.npz") as histories, np.load(maps) as clean:
         curves = [histories[f"{record['id']}/cross_entropy"] for record in records]

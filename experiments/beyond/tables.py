@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.beyond.cells import Cell, factorial, optimisers, paper, ratios
 from experiments.beyond.images import Images
-from gcpatch.attacks.step import HIDDEN
+from gcpatch.attacks.objectives import HIDDEN
 from gcpatch.evaluation.intervals import Estimate, Statistic, bootstrap
 
 Runs = dict[Cell, Images]

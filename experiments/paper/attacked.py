@@ -10,9 +10,13 @@ Checks = Callable[[Sequence[Cell]], list[Check | None]]
 
 
 def compare(
-    study: Study, title: str, claim: str, figures: dict[int, str], settings: list[str],
+    study: Study,
+    title: str,
+    claim: str,
+    figures: dict[int, str],
+    settings: list[str],
     checks: Checks,
-) -> Finding:  # fmt: skip
+) -> Finding:
     """Draws clean and attacked images in all settings, and judges each setting.
 
     Args:

@@ -29,11 +29,17 @@ def experiment(study: Study) -> Finding:
     shares = {cell.title: findings.mean([cell], "object_energy_clean") for cell in cells}
     known = [share for share in shares.values() if share is not None]
     said = ", ".join(f"{title} {percent(share)}" for title, share in shares.items())
-    checks = [
-        Check(f"heat on the object: {said}", min(known) >= 0.5),
-        Check(f"the networks differ by {100 * (max(known) - min(known)):.0f} points",
-              max(known) - min(known) >= APART),
-    ] if known else []  # fmt: skip
+    checks = (
+        [
+            Check(f"heat on the object: {said}", min(known) >= 0.5),
+            Check(
+                f"the networks differ by {100 * (max(known) - min(known)):.0f} points",
+                max(known) - min(known) >= APART,
+            ),
+        ]
+        if known
+        else []
+    )
     lines = [{"network": title, "heat on the object": percent(s)} for title, s in shares.items()]
     table = findings.write_records(study.out / "figure-01-03.csv", cells)
     return Finding(TITLE, CLAIM, [findings.judge(checks)], [picture], table, lines)

@@ -19,10 +19,13 @@ from gcpatch.report.figures import jet, percent
 
 EXAMPLES = 3  # images in a figure: a run's first, nobody chooses
 SHOWN = {  # what each setting is, above its pictures
-    "printed-64": "algorithm 1 as printed", "shown-64": "objective highlight",
-    "printed-32": "algorithm 1 as printed", "shown-32": "objective highlight",
-    "left": "[16], top-left", "right": "[16], top-right",
-}  # fmt: skip
+    "printed-64": "algorithm 1 as printed",
+    "shown-64": "objective highlight",
+    "printed-32": "algorithm 1 as printed",
+    "shown-32": "objective highlight",
+    "left": "[16], top-left",
+    "right": "[16], top-right",
+}
 JET = ListedColormap(jet(np.linspace(0, 1, 256)[None])[0] / 255, "the paper's jet")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito's, for all eyes
 LINES = ("-", "--", "-.", ":")
@@ -81,9 +84,14 @@ def _on_object(record: dict[str, Any], side: str) -> str:
 
 
 def grid(
-    path: Path, title: str, columns: Sequence[str], rows: Sequence[Sequence[Tile]],
-    *, sides: Sequence[str] = (), bars: Sequence[tuple[str, Any]] | None = None,
-) -> Path:  # fmt: skip
+    path: Path,
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Tile]],
+    *,
+    sides: Sequence[str] = (),
+    bars: Sequence[tuple[str, Any]] | None = None,
+) -> Path:
     """Rows of pictures under headings, beside them what their colours mean."""
     rows = rows or [[Tile(np.full((9, 9), 255), "no image has a result")] * len(columns)]
     bars = [("Grad-CAM, share of each map's maximum", JET)] if bars is None else bars
@@ -93,9 +101,13 @@ def grid(
     ]
     lines = sum(max(text.count("\n") + bool(text) for text in row) for row in captions)
     figure, panels = plt.subplots(
-        len(rows), len(columns), squeeze=False, layout="constrained", dpi=DPI,
+        len(rows),
+        len(columns),
+        squeeze=False,
+        layout="constrained",
+        dpi=DPI,
         figsize=(1.85 * len(columns) + 0.8 * len(bars), 1.8 * len(rows) + 0.15 * lines + 0.7),
-    )  # fmt: skip
+    )
     for r, row in enumerate(rows):
         for c, tile in enumerate(row):
             panel = panels[r][c]
@@ -126,22 +138,42 @@ def _mark(panel: plt.Axes, box: np.ndarray) -> None:
 def shares(path: Path, title: str, panels: Mapping[str, Sequence[Cell]]) -> Path:
     """Of every image the shares of the heat on patch and object; a panel for each setting."""
     figure, axes = plt.subplots(
-        1, len(panels), sharey=True, squeeze=False, layout="constrained", dpi=DPI,
+        1,
+        len(panels),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+        dpi=DPI,
         figsize=(3.1 * len(panels) + 0.6, 3.9),
-    )  # fmt: skip
-    kinds = (("energy_clean", "patch, clean image", "o", "#999999"),
-             ("energy_adversarial", "patch, attacked", "o", COLOURS[0]),
-             ("object_energy_adversarial", "object, attacked", "^", COLOURS[1]))  # fmt: skip
+    )
+    kinds = (
+        ("energy_clean", "patch, clean image", "o", "#999999"),
+        ("energy_adversarial", "patch, attacked", "o", COLOURS[0]),
+        ("object_energy_adversarial", "object, attacked", "^", COLOURS[1]),
+    )
     for axis, (heading, cells) in zip(axes[0], panels.items(), strict=True):
         for place, cell in enumerate(cells):
             for i, (key, label, marker, colour) in enumerate(kinds):
                 values = [100 * r[key] for r in cell.records if r.get(key) is not None]
                 if values:
                     x = place + (i - 1) / 4
-                    axis.plot([x] * len(values), values, marker, color=colour, alpha=0.55, ms=5,
-                              label=label if place == 0 else None)  # fmt: skip
-                    axis.hlines(np.mean(values), x - 0.11, x + 0.11, color="black", lw=1.6,
-                                label="mean" if place == i == 0 else None)  # fmt: skip
+                    axis.plot(
+                        [x] * len(values),
+                        values,
+                        marker,
+                        color=colour,
+                        alpha=0.55,
+                        ms=5,
+                        label=label if place == 0 else None,
+                    )
+                    axis.hlines(
+                        np.mean(values),
+                        x - 0.11,
+                        x + 0.11,
+                        color="black",
+                        lw=1.6,
+                        label="mean" if place == i == 0 else None,
+                    )
         names = [cell.title.replace(" ", "\n") for cell in cells]
         axis.set_xticks(range(len(cells)), names, fontsize=8)
         axis.set_title(heading, fontsize=9)

@@ -18,9 +18,11 @@ CLAIM = "Mask and heatmap of the attacked image show where the map was led: to t
 FIGURES = {12: "VGG19", 13: "ResNeXt101"}
 SETTING = "printed-32"
 FILES = {
-    "adversarial": "attacked image (aiP)", "overlay": "Grad-CAM over it (giP)",
-    "mask": "mask (mfE)", "heatmap": "heatmap (hfE)",
-}  # fmt: skip
+    "adversarial": "attacked image (aiP)",
+    "overlay": "Grad-CAM over it (giP)",
+    "mask": "mask (mfE)",
+    "heatmap": "heatmap (hfE)",
+}
 BARS = [
     ("heatmap and Grad-CAM, share of each map's maximum", JET),
     ("mask, share of its maximum", "gray"),

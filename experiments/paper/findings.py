@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.paper.study import Cell, Study, command
-from gcpatch.attacks.step import HIGHLIGHTED
+from gcpatch.attacks.objectives import HIGHLIGHTED
 from gcpatch.report.export import write_export
 from gcpatch.report.figures import percent
 from gcpatch.report.summary import number

@@ -36,14 +36,16 @@ def experiment(study: Study) -> Finding:
         few = " and ".join(f"{cells:g}" for cells in under.values())
         layers.append(Check(f"{title} has {layer}", layer == PRINTED[title]))
         counts.append(Check(f"{title} has {few} under them", under == CELLS))
-        lines.append({
-            "network": title,
-            "in the paper": PRINTED[title],
-            "in the zoo": layer,
-            "map": _by(shape),
-            **{f"cells under {size} pixels": f"{cells:g}" for size, cells in under.items()},
-            "here ran": f"{ran.name}, {ran.resolve()}, {_by(_map(ran))}",
-        })  # fmt: skip
+        lines.append(
+            {
+                "network": title,
+                "in the paper": PRINTED[title],
+                "in the zoo": layer,
+                "map": _by(shape),
+                **{f"cells under {size} pixels": f"{cells:g}" for size, cells in under.items()},
+                "here ran": f"{ran.name}, {ran.resolve()}, {_by(_map(ran))}",
+            }
+        )
     table = study.out / "table-01.csv"
     write_export(lines, table)
     verdicts = [findings.judge(layers, "layers: "), findings.judge(counts, "cells: ")]

@@ -72,8 +72,9 @@ def _notes(study: Study) -> list[str]:
         "before the attack of the class named, after it of the target. Cells are weighted by how "
         f"much of them is covered; from {100 * PART:.0f} % on it is a part.",
         f"{errors.total()} of {results} results are missing"
-        + "".join(f"; {times} times: {error}" for error, times in errors.items()) + ".",
-    ]  # fmt: skip
+        + "".join(f"; {times} times: {error}" for error, times in errors.items())
+        + ".",
+    ]
 
 
 def _section(command: str, finding: Finding) -> str:

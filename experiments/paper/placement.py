@@ -50,8 +50,11 @@ def experiment(study: Study) -> Finding:
     table = study.out / "figure-04.csv"
     write_export(found, table)
     shares = [share for line in found if (share := line["share of the object"]) is not None]
-    free = Check(f"patches cover at most {percent(max(shares))} of an object",
-                 not any(shares)) if shares else None  # fmt: skip
+    free = (
+        Check(f"patches cover at most {percent(max(shares))} of an object", not any(shares))
+        if shares
+        else None
+    )
     areas = {size: size**2 / IMAGE_SIZE**2 for size in PRINTED}
     near = [
         Check(

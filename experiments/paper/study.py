@@ -35,8 +35,8 @@ SETTINGS: dict[str, tuple[Patch, Attack]] = {
     "printed-64": (Patch(64, 1.0, CORNER), PRESETS["paper-64"][1]),
     "printed-32": (Patch(32, 0.2, CORNER), PRESETS["paper-32"][1]),
     # An objective that asks for what the paper's figures show: the heat on the patch.
-    "shown-64": (Patch(64, 1.0, CORNER), Attack("highlight")),
-    "shown-32": (Patch(32, 0.2, CORNER), Attack("highlight")),
+    "shown-64": (Patch(64, 1.0, CORNER), Attack(objective="highlight")),
+    "shown-32": (Patch(32, 0.2, CORNER), Attack(objective="highlight")),
     # The method of [16], Subramanya et al., 2019; its own place is the first.
     "left": PRESETS["subramanya"],
     "right": (Patch(64, 1.0, CORNER), PRESETS["subramanya"][1]),
@@ -126,19 +126,29 @@ class Study:
         attack = replace(attack, steps=self.steps[setting])
         network = checkpoints.load(name)
         described = campaign.describe(
-            [network], patch, attack,
+            [network],
+            patch,
+            attack,
             {"model": name, "setting": setting, "images": self.source, "seed": SEED},
-        )  # fmt: skip
+        )
         described["command"] = shlex.join(["python", *sys.orig_argv[1:]])
         folder = self.out / "runs" / f"{name}-{setting}"
         journal = Journal(folder, described, resume=True)
         batch = MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_ON_ACCELERATOR
         print(f"{name}, {setting}", file=sys.stderr)
         with ConsoleProgress(len(self.items), len(journal.done)) as watch, watch.signals():
-            list(campaign.run(
-                journal, network, self.items, patch, attack, seed=SEED,
-                batch=min(batch, len(self.items)), watch=watch,
-            ))  # fmt: skip
+            list(
+                campaign.run(
+                    journal,
+                    network,
+                    self.items,
+                    patch,
+                    attack,
+                    seed=SEED,
+                    batch=min(batch, len(self.items)),
+                    watch=watch,
+                )
+            )
         if watch.stopped:
             sys.exit(128 + watch.stopped)
         journal.close()

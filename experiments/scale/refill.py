@@ -34,7 +34,7 @@ def draw(network, count: int, patch: Patch) -> list[Problem]:
     place = patch.place(SIDE, SIDE)
     for index, rule in zip(range(count), itertools.cycle(("runner-up", "least-likely"))):
         image = scenes.draw_batch(SEED, 1, size=SIDE, start=index).image[0]
-        logits = np.asarray(cam.look(network, image, -1)[0])
+        logits = np.asarray(cam.classify_and_explain(network, image)[0])
         wanted = labels.choose(rule, logits, network.categories, (SEED, index))
         problems.append(make_problem(network, image, wanted, place, jax.random.key(index)))
     return problems
@@ -58,9 +58,14 @@ def row(name: str, batches: list[list[Problem]], network, patch, attack, slots_c
     seconds, needed = time.monotonic() - in_progress, sum(outcome.steps for outcome in outcomes)
     fooled = np.mean([outcome.converged for outcome in outcomes])
     return (
-        name, str(len(outcomes)), f"{fooled:.0%}", f"{needed:,}", f"{spent:,}",
-        f"{spent / len(outcomes):.0f}", f"{len(outcomes) / seconds:.2f}",
-    )  # fmt: skip
+        name,
+        str(len(outcomes)),
+        f"{fooled:.0%}",
+        f"{needed:,}",
+        f"{spent:,}",
+        f"{spent / len(outcomes):.0f}",
+        f"{len(outcomes) / seconds:.2f}",
+    )
 
 
 def main() -> None:

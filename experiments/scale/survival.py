@@ -40,9 +40,22 @@ def draw(folder: Path, count: int) -> Path:
 def command(photos: Path, out: Path, network: str, steps: int, *more: str) -> list[str]:
     """The attack's command line."""
     return [
-        sys.executable, "-m", "gcpatch", "attack", str(photos), "--model", network,
-        "--steps", str(steps), "--out", str(out), "--checkpoint-every", "2", "--log-json", *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "gcpatch",
+        "attack",
+        str(photos),
+        "--model",
+        network,
+        "--steps",
+        str(steps),
+        "--out",
+        str(out),
+        "--checkpoint-every",
+        "2",
+        "--log-json",
+        *more,
+    ]
 
 
 def lines(run: Path) -> list[str]:
@@ -72,9 +85,10 @@ def kill_and_resume(photos: Path, out: Path, network: str, steps: int, kills: in
 def start(photos: Path, out: Path, network: str, steps: int) -> subprocess.Popen:
     """A process that begins or resumes the campaign."""
     return subprocess.Popen(
-        command(photos, out, network, steps, "--resume"), stdout=subprocess.DEVNULL,
+        command(photos, out, network, steps, "--resume"),
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
 def differences(first: Path, second: Path) -> list[str]:
@@ -117,9 +131,7 @@ def main() -> int:
         raise SystemExit(f"the campaign ended with status {status}")
     print(f"in one go: {time.monotonic() - began:.0f} s", flush=True)
     began = time.monotonic()
-    kill_and_resume(
-        photos, parts, options.network, options.steps, options.kills, options.scenes
-    )  # fmt: skip
+    kill_and_resume(photos, parts, options.network, options.steps, options.kills, options.scenes)
     print(f"with {options.kills} kills: {time.monotonic() - began:.0f} s")
     found = differences(whole, parts)
     files = sum(path.is_file() for path in parts.glob("images/**/*"))

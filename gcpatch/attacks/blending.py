@@ -35,10 +35,12 @@ def _start(corner: Int[ArrayLike, "2"]) -> tuple[Array, Array, Array]:
 
 
 def coverage(
-    cells: tuple[int, ...], image_size: tuple[int, ...],
-    corner: Int[ArrayLike, "2"] | tuple[int, int], shape: tuple[int, ...],
+    cells: tuple[int, ...],
+    image_size: tuple[int, ...],
+    corner: Int[ArrayLike, "2"] | tuple[int, int],
+    shape: tuple[int, ...],
     ratio: Float[ArrayLike, ""] | Float[ArrayLike, "r c 1"] | float = 1.0,
-) -> Float[Array, "h2 w2"]:  # fmt: skip
+) -> Float[Array, "h2 w2"]:
     """The share of each cell of a map that the perturbation covers, in [0, 1].
 
     Args:

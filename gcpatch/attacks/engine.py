@@ -21,9 +21,14 @@ BATCH = PartitionSpec("batch")  # the one axis of a mesh of devices
 
 
 def advance(
-    network: Network, states: State, problems: Problem, attack: Attack, count: int,
-    reach: Incremental | None = None, mesh: Mesh | None = None,
-) -> tuple[State, Losses]:  # fmt: skip
+    network: Network,
+    states: State,
+    problems: Problem,
+    attack: Attack,
+    count: int,
+    reach: Incremental | None = None,
+    mesh: Mesh | None = None,
+) -> tuple[State, Losses]:
     """`count` steps for a batch of images that are not done; the history is `[count, batch]`.
 
     On accelerators one program; on CPUs, where XLA's loops take more than twice as long as their
@@ -41,9 +46,13 @@ def advance(
 
 
 def one_step(
-    network: Network, states: State, problems: Problem, attack: Attack, reach: Incremental | None,
+    network: Network,
+    states: State,
+    problems: Problem,
+    attack: Attack,
+    reach: Incremental | None,
     mesh: Mesh | None = None,
-) -> Hoisted:  # fmt: skip
+) -> Hoisted:
     """A step for a batch, compiled; what depends on the weights alone in a program of its own."""
     whole = jax.tree.map(_shape, (network, attack))
     share = jax.tree.map(partial(_shape, parts=mesh.size if mesh else 1), (states, problems))
@@ -84,9 +93,14 @@ def _steps(
 
 @partial(jax.jit, static_argnames=("count", "reach", "mesh"), donate_argnums=1)
 def steps(
-    network: Network, states: State, problems: Problem, attack: Attack, count: int, reach,
+    network: Network,
+    states: State,
+    problems: Problem,
+    attack: Attack,
+    count: int,
+    reach,
     mesh: Mesh | None = None,
-) -> tuple[State, Losses]:  # fmt: skip
+) -> tuple[State, Losses]:
     """`count` steps for a batch in one program."""
     several = _on(
         mesh, partial(_steps, count=count, reach=reach), (BATCH, PartitionSpec(None, "batch"))
@@ -100,10 +114,12 @@ def _on(mesh: Mesh | None, program: Callable, out_specs: Any, weights: int = 1) 
         return program
     whole = PartitionSpec()
     return jax.shard_map(
-        program, mesh=mesh, in_specs=(*[whole] * weights, BATCH, BATCH, whole),
+        program,
+        mesh=mesh,
+        in_specs=(*[whole] * weights, BATCH, BATCH, whole),
         out_specs=out_specs,
         check_vma=False,
-    )  # fmt: skip
+    )
 
 
 def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1 h2 w2 c"]:

@@ -17,8 +17,12 @@ PRESETS: dict[str, tuple[Patch, Attack]] = {
     "subramanya": (
         Patch(64, 1.0, (0, 0)),
         replace(
-            _LITERAL, objective="subramanya", steps=750, learning_rate=0.005,
-            init="clean", patience=7,
+            _LITERAL,
+            objective="subramanya",
+            steps=750,
+            learning_rate=0.005,
+            init="clean",
+            patience=7,
         ),
     ),
-}  # fmt: skip
+}

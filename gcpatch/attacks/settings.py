@@ -1,15 +1,15 @@
 """How a patch is optimised: the settings of an attack."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 import jax
 import optax
 
+from gcpatch.attacks.objectives import ObjectiveError, as_objective
 from gcpatch.errors import UserError
-from gcpatch.losses import OBJECTIVES, Objective
 
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "sign": optax.sign_sgd,
@@ -30,15 +30,17 @@ class AttackError(UserError):
 
 
 @jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attack:
     """How a patch is optimised. In a jitted function its numbers are data, the rest is static.
 
     Attributes:
-        objective: a name in `losses.OBJECTIVES`, or a function of `Evidence` to minimise.
+        objective: what to minimise and to reach: a name in `objectives.OBJECTIVES`, an
+            `Objective`, or a function of `Evidence`; kept as an `Objective`.
         steps: the most steps to take for an image.
-        optimizer: a name in `OPTIMIZERS`; it works in the network's normalised units, as [16].
-        learning_rate: its step; `LEARNING_RATES[optimizer]` if None.
+        optimizer: a name in `OPTIMIZERS`, or any optax transformation, which brings its own rate;
+            it works in the network's normalised units, as [16].
+        learning_rate: a named optimiser's step; `LEARNING_RATES[optimizer]` if None.
         ce_weight: the weight of the cross-entropy beside the objective (alpha in eq. 5).
         ce_gate: whether the cross-entropy counts only while `confidence_gap` is over 0.
         confidence: the probability of the target that is enough; 0 asks for the top class alone.
@@ -51,9 +53,9 @@ class Attack:
         AttackError: a value is unknown or out of range.
     """
 
-    objective: str | Objective = "hide"
+    objective: Any = "hide"
     steps: int = 1000
-    optimizer: str = "adam"
+    optimizer: str | optax.GradientTransformation = "adam"
     learning_rate: float | None = None
     ce_weight: float = 0.05
     ce_gate: bool = True
@@ -63,8 +65,11 @@ class Attack:
     patience: int = 1
 
     def __post_init__(self):
+        try:
+            object.__setattr__(self, "objective", as_objective(self.objective))
+        except ObjectiveError as error:
+            raise AttackError(str(error)) from None
         for name, value, choices in (
-            ("objective", self.objective, OBJECTIVES),
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("init", self.init, STARTS),
         ):
@@ -75,6 +80,11 @@ class Attack:
         for name in ("steps", "patience"):
             if getattr(self, name) < 1:
                 raise AttackError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.learning_rate is not None and not isinstance(self.optimizer, str):
+            raise AttackError(
+                f"the learning rate is {self.learning_rate}, but an optimiser that is not named "
+                "brings its own; leave it out"
+            )
         if self.learning_rate is not None and not self.learning_rate > 0:
             raise AttackError(f"the learning rate is {self.learning_rate}; it must be over 0")
         if not 0 <= self.confidence < 1:
@@ -97,16 +107,23 @@ class Attack:
         return attack
 
     @property
-    def loss(self) -> Objective:
-        """The objective as a function."""
-        return OBJECTIVES[self.objective] if isinstance(self.objective, str) else self.objective
-
-    @property
     def rate(self) -> Any:
-        """The learning rate, given or the optimiser's own."""
-        return LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
+        """The learning rate, given or the named optimiser's own; None for any other optimiser."""
+        if self.learning_rate is None and isinstance(self.optimizer, str):
+            return LEARNING_RATES[self.optimizer]
+        return self.learning_rate
 
     @property
     def transformation(self) -> optax.GradientTransformation:
         """The optimiser with its learning rate."""
-        return OPTIMIZERS[self.optimizer](self.rate)
+        if isinstance(self.optimizer, str):
+            return OPTIMIZERS[self.optimizer](self.rate)
+        return self.optimizer
+
+    def describe(self) -> dict[str, Any]:
+        """The settings as JSON can say them: objective and optimiser by name."""
+        named = isinstance(self.optimizer, str)
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {
+            "objective": self.objective.name,
+            "optimizer": self.optimizer if named else "an optax transformation of one's own",
+        }

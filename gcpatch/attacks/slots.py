@@ -54,14 +54,18 @@ class InProgress(NamedTuple):
 
 
 def stream(
-    network: Network, problems: Iterable[Problem | InProgress], shape: tuple[int, int],
+    network: Network,
+    problems: Iterable[Problem | InProgress],
+    shape: tuple[int, int],
     attack: Attack,
-    batch: int = 8, on_steps: Callable[[int], None] = lambda count: None,
-    precision: str = "highest", corner: tuple[int, int] | None = None,
+    batch: int = 8,
+    on_steps: Callable[[int], None] = lambda count: None,
+    precision: str = "highest",
+    corner: tuple[int, int] | None = None,
     on_batch: Callable[[int], None] = lambda batch: None,
     on_chunk: Callable[["Slots"], None] = lambda slots: None,
     devices: Sequence[jax.Device] | None = None,
-) -> Iterator[tuple[int, Result]]:  # fmt: skip
+) -> Iterator[tuple[int, Result]]:
     """Attacks any number of images through a batch of slots; yields each as it is done.
 
     Where a device lacks the memory, the images in hand start anew in half as many slots.
@@ -101,9 +105,14 @@ class Slots:
     """A batch of attacks: where an image is done, the next one takes its slot."""
 
     def __init__(
-        self, network: Network, shape: tuple[int, int], attack: Attack, batch: int,
-        corner: tuple[int, int] | None, devices: Sequence[jax.Device] | None,
-    ):  # fmt: skip
+        self,
+        network: Network,
+        shape: tuple[int, int],
+        attack: Attack,
+        batch: int,
+        corner: tuple[int, int] | None,
+        devices: Sequence[jax.Device] | None,
+    ):
         self.network, self.shape, self.attack, self.corner = network, shape, attack, corner
         self.mesh = Mesh(np.asarray(devices), ("batch",)) if devices else None
         self.count = batch * len(devices or [None])
@@ -127,9 +136,14 @@ class Slots:
             before = np.asarray(self.states.step)
             with jax.default_matmul_precision(precision):
                 self.states, losses = advance(
-                    self.weights, self.states, self.problems, self.attack,
-                    min(CHUNK, self.attack.steps), self.reach, self.mesh,
-                )  # fmt: skip
+                    self.weights,
+                    self.states,
+                    self.problems,
+                    self.attack,
+                    min(CHUNK, self.attack.steps),
+                    self.reach,
+                    self.mesh,
+                )
             after, done = np.asarray(self.states.step), np.asarray(self.states.done)
             losses = jax.tree.map(np.asarray, losses)
             on_steps(int((after - before).sum()))
@@ -192,9 +206,12 @@ def _put(batch: Any, slot, one: Any, mesh: Mesh | None) -> Any:
         return put(batch, slot, one, 0)
     whole = PartitionSpec()
     return jax.shard_map(
-        lambda batch, slot, one: put(batch, slot, one, lax.axis_index("batch")), mesh=mesh,
-        in_specs=(BATCH, whole, whole), out_specs=BATCH, check_vma=False,
-    )(batch, slot, one)  # fmt: skip
+        lambda batch, slot, one: put(batch, slot, one, lax.axis_index("batch")),
+        mesh=mesh,
+        in_specs=(BATCH, whole, whole),
+        out_specs=BATCH,
+        check_vma=False,
+    )(batch, slot, one)
 
 
 def _row(tree: Any, index: int) -> Any:
@@ -230,10 +247,15 @@ def corner_of(place: Placement) -> tuple[int, int] | None:
 
 
 def attack(
-    network: Network, images: Float[ArrayLike, "n h w 3"],
-    targets: Int[ArrayLike, " n"] | list[int], patch: Region, attack: Attack, *,
-    batch: int = 8, seed: int = 0,
-) -> list[Result]:  # fmt: skip
+    network: Network,
+    images: Float[ArrayLike, "n h w 3"],
+    targets: Int[ArrayLike, " n"] | list[int],
+    patch: Region,
+    attack: Attack,
+    *,
+    batch: int = 8,
+    seed: int = 0,
+) -> list[Result]:
     """Attacks images: one optimised perturbation for each, in the order of the images.
 
     Args:

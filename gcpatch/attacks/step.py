@@ -11,22 +11,19 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from gcpatch.attacks.blending import blend, coverage, cut, paste
 from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.settings import Attack
-from gcpatch.explainers.cam import Head, logits_and_grad_cam, look
+from gcpatch.explainers.cam import Head, classify_and_explain, logits_and_grad_cam
 from gcpatch.interpreters.incremental import Incremental, Memory
-from gcpatch.losses import Evidence, cross_entropy, energy
+from gcpatch.losses import Evidence, cross_entropy
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
-
-# What counts as fooled, and the margin that the attack adds so that 8 bits do not undo it.
-HIDDEN, HIGHLIGHTED, MARGIN = 0.05, 0.5, 0.02
 
 
 class Problem(NamedTuple):
     """One image to attack. In a batch every field has a leading axis.
 
-    `heats` are the clean image's maps of its top class and of the target. `bound` is the most that
-    a pixel may change, None without a bound. `memory` is what `Incremental.step` needs of the
-    image, None where it is evaluated in full.
+    `clean_heat` is the clean image's map of its top class, `clean_heat_of_target` that of the
+    target. `bound` is the most that a pixel may change, None without a bound. `memory` is what
+    `Incremental.step` needs of the image, None where it is evaluated in full.
     """
 
     image: Float[Array, "h w 3"]
@@ -35,7 +32,8 @@ class Problem(NamedTuple):
     ratio: Float[Array, ""] | Float[Array, "rows columns 1"]
     corner: Int[Array, "2"]
     key: PRNGKeyArray
-    heats: Float[Array, "2 h2 w2"]
+    clean_heat: Float[Array, "h2 w2"]
+    clean_heat_of_target: Float[Array, "h2 w2"]
     bound: Float[Array, ""] | None = None
     memory: Memory | None = None
 
@@ -73,22 +71,13 @@ def confidence_gap(
 def shortfall(attack: Attack, evidence: Evidence, losses: Losses) -> Float[Array, ""]:
     """How far an evaluation is from the goal: exactly 0 where the attack has what it wants.
 
-    The class counts by its `confidence_gap`, the explanation by the energy that it lacks to its
-    threshold and margin. Objectives without such a goal are ranked by their total
-    loss, and end where [16] ends: at a loss of exactly 0.
+    The class counts by its `confidence_gap`, the explanation by the objective's `shortfall`; an
+    objective without one is ranked by the total loss.
     """
-    unsure = confidence_gap(evidence.logits, evidence.target, attack.confidence)
-    share = energy(evidence.heat, evidence.coverage)
-    covered = evidence.coverage.ravel()[evidence.heat.argmax()] >= 0.5
-    match attack.objective:
-        case "classify":
-            return unsure
-        case "hide":
-            return unsure + jnp.maximum(share - (HIDDEN - MARGIN), 0)
-        case "highlight":
-            return unsure + jnp.maximum(HIGHLIGHTED + MARGIN - share, 0) + 0.1 * ~covered
-        case _:
-            return losses.total
+    if attack.objective.shortfall is None:
+        return losses.total
+    gap = confidence_gap(evidence.logits, evidence.target, attack.confidence)
+    return gap + attack.objective.shortfall(evidence)
 
 
 def evaluate(
@@ -126,10 +115,18 @@ def loss_from_activations(
     """The total loss of an adversarial image whose activations are known; see `evaluate`."""
     logits, heat = logits_and_grad_cam(head, activations, problem.target)
     evidence = Evidence(
-        image, tile, logits, heat, covered, problem.target, problem.label,
-        lambda label: logits_and_grad_cam(head, activations, label)[1], *problem.heats,
-    )  # fmt: skip
-    explanation, entropy = attack.loss(evidence), cross_entropy(evidence)
+        image=image,
+        tile=tile,
+        logits=logits,
+        heat=heat,
+        coverage=covered,
+        target=problem.target,
+        label=problem.label,
+        explain=lambda label: logits_and_grad_cam(head, activations, label)[1],
+        clean_heat=problem.clean_heat,
+        clean_heat_of_target=problem.clean_heat_of_target,
+    )
+    explanation, entropy = attack.objective.loss(evidence), cross_entropy(evidence)
     wanted = (
         confidence_gap(logits, problem.target, attack.confidence) > 0 if attack.ce_gate else True
     )
@@ -139,31 +136,47 @@ def loss_from_activations(
 
 
 def make_problem(
-    network: Network, image: Float[ArrayLike, "h w 3"], target: Int[Array, ""] | int,
-    place: Placement, key: PRNGKeyArray, label: Int[Array, ""] | int = -1,
-    heats: Float[ArrayLike, "2 h2 w2"] | None = None,
-) -> Problem:  # fmt: skip
-    """The problem to have `image` taken for `target`.
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    target: Int[Array, ""] | int,
+    placement: Placement,
+    key: PRNGKeyArray,
+    *,
+    label: Int[Array, ""] | int | None = None,
+    clean_heat: Float[ArrayLike, "h2 w2"] | None = None,
+    clean_heat_of_target: Float[ArrayLike, "h2 w2"] | None = None,
+) -> Problem:
+    """The problem to have `image` taken for `target`; what is not given is asked of the network.
 
     Args:
         network: the network to fool.
         image: RGB in [0, 1].
         target: a class.
-        place: of the perturbation.
+        placement: of the perturbation.
         key: of the `random` start.
-        label: the image's class; the network's if negative.
-        heats: the image's maps of its top class and of the target, where they are known.
+        label: the image's class; the network's own if None.
+        clean_heat: the image's map of its top class.
+        clean_heat_of_target: the image's map of the target.
     """
     image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
-    if heats is None or label < 0:
-        logits, heat = look(network, image, -1)
-        label = jnp.where(jnp.asarray(label) < 0, logits.argmax(), label)
-        heats = jnp.stack([heat, look(network, image, target)[1]])
+    if label is None or clean_heat is None:
+        logits, heat = classify_and_explain(network, image)
+        label = logits.argmax() if label is None else label
+        clean_heat = heat if clean_heat is None else clean_heat
+    if clean_heat_of_target is None:
+        clean_heat_of_target = classify_and_explain(network, image, target)[1]
+    bound = placement.bound
     return Problem(
-        image, jnp.asarray(label, jnp.int32), target, jnp.asarray(place.ratio, image.dtype),
-        jnp.asarray(place.corner, jnp.int32), key, jnp.asarray(heats),
-        None if place.bound is None else jnp.asarray(place.bound, image.dtype),
-    )  # fmt: skip
+        image=image,
+        label=jnp.asarray(label, jnp.int32),
+        target=target,
+        ratio=jnp.asarray(placement.ratio, image.dtype),
+        corner=jnp.asarray(placement.corner, jnp.int32),
+        key=key,
+        clean_heat=jnp.asarray(clean_heat),
+        clean_heat_of_target=jnp.asarray(clean_heat_of_target),
+        bound=None if bound is None else jnp.asarray(bound, image.dtype),
+    )
 
 
 def limits(
@@ -192,15 +205,24 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
         noise = jnp.zeros_like(tile)
     zero, worst = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, tile.dtype)
     return State(
-        noise, attack.transformation.init(noise), zero, zero, zero > 0,
-        tile, worst, Losses(worst, worst, worst),
-    )  # fmt: skip
+        noise,
+        attack.transformation.init(noise),
+        zero,
+        zero,
+        zero > 0,
+        tile,
+        worst,
+        Losses(worst, worst, worst),
+    )
 
 
 def step(
-    network: Network, state: State, problem: Problem, attack: Attack,
+    network: Network,
+    state: State,
+    problem: Problem,
+    attack: Attack,
     reach: Incremental | None = None,
-) -> tuple[State, Losses]:  # fmt: skip
+) -> tuple[State, Losses]:
     """One step for one image: gradient, update of N alone, projection (algorithm 1, 12-25)."""
     clean = cut(problem.image, problem.corner, (state.noise.shape[0], state.noise.shape[1]))
     tile = blend(clean, network.denormalize(state.noise), problem.ratio)
@@ -220,6 +242,7 @@ def step(
     done = (streak >= attack.patience) | (count >= attack.steps) | broken
     best, best_lacking, best_losses = jax.tree.map(
         partial(jnp.where, lacking < state.best_shortfall),
-        (tile, lacking, losses), (state.best_tile, state.best_shortfall, state.best_losses),
-    )  # fmt: skip
+        (tile, lacking, losses),
+        (state.best_tile, state.best_shortfall, state.best_losses),
+    )
     return State(noise, optimizer, count, streak, done, best, best_lacking, best_losses), losses

@@ -36,9 +36,12 @@ class Universal(NamedTuple):
 
 
 def apply_patch(
-    image: Float[ArrayLike, "h w 3"], noise: Float[ArrayLike, "s s 3"], patch: Patch,
-    views: Views | None = None, key: PRNGKeyArray | None = None,
-) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 1"]]:  # fmt: skip
+    image: Float[ArrayLike, "h w 3"],
+    noise: Float[ArrayLike, "s s 3"],
+    patch: Patch,
+    views: Views | None = None,
+    key: PRNGKeyArray | None = None,
+) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 1"]]:
     """The image with the patch (paper, eq. 4), and where it lies (1 or 0).
 
     Args:
@@ -59,11 +62,18 @@ def apply_patch(
 
 
 def universal(
-    networks: Sequence[Network], images: Float[ArrayLike, "n h w 3"],
-    targets: Int[ArrayLike, " n"] | list[int], patch: Patch, attack: Attack, *,
-    views: Views | None = None, through: Through | None = None, batch: int = 16, seed: int = 0,
+    networks: Sequence[Network],
+    images: Float[ArrayLike, "n h w 3"],
+    targets: Int[ArrayLike, " n"] | list[int],
+    patch: Patch,
+    attack: Attack,
+    *,
+    views: Views | None = None,
+    through: Through | None = None,
+    batch: int = 16,
+    seed: int = 0,
     on_step: Callable[[Losses], None] = lambda losses: None,
-) -> Universal:  # fmt: skip
+) -> Universal:
     """One patch that is to fool every network on every image, in every view.
 
     Each step draws `batch` images, with replacement, and a view of the patch in each, and descends
@@ -125,10 +135,17 @@ def _problems_of(network: Network, images, targets, place: Placement, batch: int
 
 @partial(jax.jit, static_argnames=("patch", "views", "through", "batch"))
 def _step(
-    networks: list[Network], noise: Float[Array, "s s 3"], state: optax.OptState,
-    problems: list[Problem], attack: Attack, key: PRNGKeyArray, patch: Patch,
-    views: Views | None, through: Through | None, batch: int,
-) -> tuple[Any, Any, Losses]:  # fmt: skip
+    networks: list[Network],
+    noise: Float[Array, "s s 3"],
+    state: optax.OptState,
+    problems: list[Problem],
+    attack: Attack,
+    key: PRNGKeyArray,
+    patch: Patch,
+    views: Views | None,
+    through: Through | None,
+    batch: int,
+) -> tuple[Any, Any, Losses]:
     first = networks[0]
     choice, draws = jax.random.split(key)
     chosen = jax.random.randint(choice, (batch,), 0, len(problems[0].image))

@@ -49,9 +49,12 @@ def members(source: str, folder: str, left: LeftOut) -> dict[str, Entry]:
     with images.opened(source) as file:
         try:
             with tarfile.open(
-                fileobj=file, mode="r:", tarinfo=_Checked, encoding="utf-8",
+                fileobj=file,
+                mode="r:",
+                tarinfo=_Checked,
+                encoding="utf-8",
                 errors="surrogateescape",
-            ) as archive:  # fmt: skip
+            ) as archive:
                 while member := archive.next():
                     archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte each
                     name = native(posixpath.normpath(member.name))

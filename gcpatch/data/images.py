@@ -55,9 +55,12 @@ def read_image(
 
 
 def decode(
-    data: bytes, name: str | Path, size: int,
-    resize_mode: str = "stretch", resize: int | None = None,
-) -> UInt8[np.ndarray, "{size} {size} 3"]:  # fmt: skip
+    data: bytes,
+    name: str | Path,
+    size: int,
+    resize_mode: str = "stretch",
+    resize: int | None = None,
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The picture in a file's bytes as 8-bit RGB; errors call it `name`.
 
     It is what Pillow reads: turned upright by its EXIF orientation (`ImageOps.exif_transpose`),

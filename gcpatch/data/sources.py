@@ -145,12 +145,16 @@ def find(
         )
     items = [
         Item(
-            image_id(identity), entry.source,
+            image_id(identity),
+            entry.source,
             _Reader(entry.source, size, resize_mode, entry.path, entry.start, entry.length),
-            entry.target, entry.label, entry.listed, entry.hint,
+            entry.target,
+            entry.label,
+            entry.listed,
+            entry.hint,
         )
         for identity, entry in found.items()
-    ]  # fmt: skip
+    ]
     return Found(items, list(left.notes()))
 
 

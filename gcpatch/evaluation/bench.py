@@ -78,9 +78,13 @@ def images_for(batch: int) -> Float[np.ndarray, "n side side 3"]:
 
 
 def measure(
-    network: Network, size: int, batch: int, variant: str, repeats: int = 5,
+    network: Network,
+    size: int,
+    batch: int,
+    variant: str,
+    repeats: int = 5,
     precision: str = "highest",
-) -> Row:  # fmt: skip
+) -> Row:
     """Times the attack `hide` on a batch, with a patch in the top right corner.
 
     Args:
@@ -123,11 +127,19 @@ def measure(
 
     timing = clock(step, repeats, count or 1)
     return Row(
-        network.name, size, batch, variant, batch / timing.step, timing.step, timing.spread,
-        memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        network.name,
+        size,
+        batch,
+        variant,
+        batch / timing.step,
+        timing.step,
+        timing.spread,
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes,
         compile_seconds,
-    )  # fmt: skip
+    )
 
 
 def product_peak(side: int = 2048) -> float:

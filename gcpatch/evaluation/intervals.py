@@ -20,9 +20,12 @@ class Estimate(NamedTuple):
 
 
 def bootstrap(
-    values: Float[np.ndarray, " n"], statistic: Statistic = np.mean, level: float = LEVEL,
-    resamples: int = RESAMPLES, seed: int = SEED,
-) -> Estimate:  # fmt: skip
+    values: Float[np.ndarray, " n"],
+    statistic: Statistic = np.mean,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> Estimate:
     """A statistic with its interval, each resample as many images, drawn with replacement.
 
     The draws depend on the seed and on the number of images alone: cells that attack the same

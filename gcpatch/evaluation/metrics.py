@@ -6,8 +6,6 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy import stats
 
-from gcpatch.attacks.step import HIDDEN, HIGHLIGHTED
-
 Map = Float[np.ndarray, "h w"]
 Picture = UInt8[np.ndarray, "h w 3"]
 
@@ -41,21 +39,6 @@ def object_weights(mask: Bool[np.ndarray, "height width"], cells: tuple[int, int
     """The share of each of the map's cells that an object covers."""
     rows, columns = (length // count for length, count in zip(mask.shape, cells, strict=True))
     return mask.reshape(cells[0], rows, cells[1], columns).mean((1, 3))
-
-
-def fooled_explanation(objective: str, energy: float, points: bool) -> bool | None:
-    """Whether the explanation is fooled as the objective wants; None where it wants nothing.
-
-    `hide` and [16] want the patch out of the map, `highlight` and the paper's figures want the
-    map on the patch.
-    """
-    match objective:
-        case "hide" | "subramanya":
-            return energy <= HIDDEN
-        case "highlight" | "paper":
-            return energy >= HIGHLIGHTED and points
-        case _:
-            return None
 
 
 class Distance(NamedTuple):

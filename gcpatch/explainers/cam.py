@@ -23,9 +23,13 @@ Explainer = Callable[
 
 
 def grad_cam(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, layer: str | None = None, score: Score = logit,
-) -> Float[Array, "h2 w2"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    layer: str | None = None,
+    score: Score = logit,
+) -> Float[Array, "h2 w2"]:
     """Grad-CAM: ReLU(sum_k alpha_k A^k) with alpha_k = mean_ij g^k_ij.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017; paper, eqs. 1-3.
@@ -42,29 +46,37 @@ def grad_cam(
 
 
 def logits_and_grad_cam(
-    head: Head, activations: Float[Array, "h w k"], label: Int[Array, ""] | int,
+    head: Head,
+    activations: Float[Array, "h w k"],
+    label: Int[Array, ""] | int,
     score: Score = logit,
-) -> tuple[Float[Array, " classes"], Float[Array, "h w"]]:  # fmt: skip
+) -> tuple[Float[Array, " classes"], Float[Array, "h w"]]:
     """The logits, and Grad-CAM of `label`, from the target layer's activations A."""
     logits, gradient = _logits_and_gradient(head, activations, label, score)
     return logits, _weighted(activations, gradient.mean((0, 1)))
 
 
 @jax.jit
-def look(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[ArrayLike, ""] | int
+def classify_and_explain(
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[ArrayLike, ""] | int | None = None,
 ) -> tuple[Float[Array, " classes"], Float[Array, "h2 w2"]]:
-    """The logits of one image, and Grad-CAM of one class; of the top class where it is negative."""
+    """The logits of one image, and Grad-CAM of one class; of the top class if None."""
     trunk, head = network.split()
     activations = trunk(jnp.asarray(image))
-    label = jnp.where(label < 0, head(activations).argmax(), label)
-    return logits_and_grad_cam(head, activations, label)
+    explained = head(activations).argmax() if label is None else jnp.asarray(label)
+    return logits_and_grad_cam(head, activations, explained)
 
 
 def hirescam(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, layer: str | None = None, score: Score = logit,
-) -> Float[Array, "h2 w2"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    layer: str | None = None,
+    score: Score = logit,
+) -> Float[Array, "h2 w2"]:
     """HiResCAM: ReLU(sum_k g^k A^k), element by element.
 
     Draelos and Carin, "Use HiResCAM instead of Grad-CAM", 2020 (arXiv:2011.08891), where
@@ -75,9 +87,14 @@ def hirescam(
 
 
 def grad_cam_plus_plus(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, layer: str | None = None, score: Score = logit, epsilon: float = 1e-6,
-) -> Float[Array, "h2 w2"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    layer: str | None = None,
+    score: Score = logit,
+    epsilon: float = 1e-6,
+) -> Float[Array, "h2 w2"]:
     """Grad-CAM++: ReLU(sum_k w_k A^k) with w_k = sum_ij a^k_ij ReLU(g^k_ij).
 
         a^k_ij = (g^k_ij)^2 / (2 (g^k_ij)^2 + (sum_ab A^k_ab) (g^k_ij)^3 + epsilon)
@@ -98,9 +115,13 @@ def grad_cam_plus_plus(
 
 
 def xgrad_cam(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, layer: str | None = None, score: Score = logit,
-) -> Float[Array, "h2 w2"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    layer: str | None = None,
+    score: Score = logit,
+) -> Float[Array, "h2 w2"]:
     """XGrad-CAM: ReLU(sum_k w_k A^k), w_k = sum_ij g^k_ij A^k_ij / (sum_ij A^k_ij + 1e-7).
 
     Fu et al., "Axiom-based Grad-CAM", BMVC 2020; the 1e-7, for channels without any
@@ -112,9 +133,13 @@ def xgrad_cam(
 
 
 def layercam(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, layer: str | None = None, score: Score = logit,
-) -> Float[Array, "h2 w2"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    layer: str | None = None,
+    score: Score = logit,
+) -> Float[Array, "h2 w2"]:
     """LayerCAM: ReLU(sum_k ReLU(g^k) A^k), element by element.
 
     Jiang et al., "LayerCAM", IEEE TIP 2021. Arguments as in `grad_cam`.
@@ -124,9 +149,12 @@ def layercam(
 
 
 def eigen_cam(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, layer: str | None = None,
-) -> Float[Array, "h2 w2"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    layer: str | None = None,
+) -> Float[Array, "h2 w2"]:
     """Eigen-CAM: ReLU(X v), X the activations `[h w, k]` and v their first principal component.
 
     Muhammad and Yeasin, "Eigen-CAM", IJCNN 2020. As in pytorch-grad-cam each channel's mean is
@@ -201,9 +229,11 @@ def _principal_jvp(primals, tangents):
     """
     (matrix,), (change,) = primals, tangents
     value, vector = _principal(matrix)
-    bordered = jnp.block([
-        [matrix - value * jnp.eye(len(matrix), dtype=matrix.dtype), -vector[:, None]],
-        [vector[None], jnp.zeros((1, 1), matrix.dtype)],
-    ])  # fmt: skip
+    bordered = jnp.block(
+        [
+            [matrix - value * jnp.eye(len(matrix), dtype=matrix.dtype), -vector[:, None]],
+            [vector[None], jnp.zeros((1, 1), matrix.dtype)],
+        ]
+    )
     solved = jnp.linalg.solve(bordered, jnp.append(-change @ vector, 0))
     return (value, vector), (solved[-1], solved[:-1])

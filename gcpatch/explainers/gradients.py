@@ -25,9 +25,12 @@ AT_A_TIME = 10  # images of which gradients are taken together
 
 
 def input_gradient(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, score: Score = logit,
-) -> Float[Array, "h w"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    score: Score = logit,
+) -> Float[Array, "h w"]:
     """The saliency map: max over the colours of |ds / dx|.
 
     Simonyan, Vedaldi and Zisserman, "Deep inside convolutional networks", 2014, section 3.1.
@@ -42,9 +45,12 @@ def input_gradient(
 
 
 def gradient_x_input(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, score: Score = logit,
-) -> Float[Array, "h w"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    score: Score = logit,
+) -> Float[Array, "h w"]:
     """Gradient x input: the sum over the colours of x ds / dx, x in [0, 1].
 
     Shrikumar et al., "Not just a black box", 2016 (arXiv:1605.01713). Arguments as in
@@ -55,9 +61,15 @@ def gradient_x_input(
 
 
 def smoothgrad(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, key: Key[Array, ""], samples: int = 50, sigma: float = 0.15, score: Score = logit,
-) -> Float[Array, "h w"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    key: Key[Array, ""],
+    samples: int = 50,
+    sigma: float = 0.15,
+    score: Score = logit,
+) -> Float[Array, "h w"]:
     """SmoothGrad: the saliency of the mean of ds / dx at x + N(0, sigma^2), over the samples.
 
     Smilkov et al., "SmoothGrad", 2017 (arXiv:1706.03825). The mean is taken of the gradients, and
@@ -79,9 +91,14 @@ def smoothgrad(
 
 
 def integrated_gradients(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, baseline: Float[ArrayLike, "h w 3"] | float = 0.0, steps: int = 50, score: Score = logit,
-) -> Float[Array, "h w"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    baseline: Float[ArrayLike, "h w 3"] | float = 0.0,
+    steps: int = 50,
+    score: Score = logit,
+) -> Float[Array, "h w"]:
     """Integrated gradients: the sum over the colours of (x - b) int_0^1 ds / dx(b + t (x - b)) dt.
 
     Sundararajan, Taly and Yan, "Axiomatic attribution for deep networks", ICML 2017, eq. 1. The map
@@ -104,16 +121,21 @@ def integrated_gradients(
     change = image - start
     gradients = _gradients(network, start + places * change, label, score)
     mean = jnp.einsum(
-        "n,nhwc->hwc", jnp.asarray(weights / 2, image.dtype), gradients,
+        "n,nhwc->hwc",
+        jnp.asarray(weights / 2, image.dtype),
+        gradients,
         precision=jax.lax.Precision.HIGHEST,
-    )  # fmt: skip
+    )
     return (change * mean).sum(-1)
 
 
 def guided_backprop(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, score: Score = logit,
-) -> Float[Array, "h w"]:  # fmt: skip
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    score: Score = logit,
+) -> Float[Array, "h w"]:
     """Guided backpropagation: the saliency map where each ReLU passes back ReLU(g) [x > 0], not g.
 
     Springenberg et al., "Striving for simplicity", 2015, section 3.4. The derivative of the map by

@@ -17,10 +17,18 @@ from gcpatch.networks import Network, parameters
 FORMAT = 1
 FILE = "manifest.json"
 FIELDS = {
-    "format": int, "network": str, "source": str, "digest": str, "parameters": int,
-    "target_layer": str, "categories": list, "mean": list, "std": list, "versions": dict,
+    "format": int,
+    "network": str,
+    "source": str,
+    "digest": str,
+    "parameters": int,
+    "target_layer": str,
+    "categories": list,
+    "mean": list,
+    "std": list,
+    "versions": dict,
     "files": dict,
-}  # fmt: skip
+}
 PACKAGES = ("gcpatch", "jax", "flax", "orbax-checkpoint")
 
 

@@ -59,9 +59,16 @@ class ResNet(Network):
     """
 
     def __init__(
-        self, name: str, categories: tuple[str, ...], *, blocks: Sequence[int], groups: int = 1,
-        width_per_group: int = 64, planes: int = 64, rngs: nnx.Rngs,
-    ):  # fmt: skip
+        self,
+        name: str,
+        categories: tuple[str, ...],
+        *,
+        blocks: Sequence[int],
+        groups: int = 1,
+        width_per_group: int = 64,
+        planes: int = 64,
+        rngs: nnx.Rngs,
+    ):
         super().__init__(name, "layer4", categories)
         self.conv1 = layers.conv2d(3, planes, 7, stride=2, padding=3, bias=False, rngs=rngs)
         self.bn1 = layers.batch_norm(planes, rngs=rngs)

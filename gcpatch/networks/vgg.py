@@ -20,9 +20,15 @@ class VGG(Network):
     """
 
     def __init__(
-        self, name: str, categories: tuple[str, ...], *, plan: Sequence[int | str],
-        normalized: bool, hidden: int = 4096, rngs: nnx.Rngs,
-    ):  # fmt: skip
+        self,
+        name: str,
+        categories: tuple[str, ...],
+        *,
+        plan: Sequence[int | str],
+        normalized: bool,
+        hidden: int = 4096,
+        rngs: nnx.Rngs,
+    ):
         features: list[nnx.Module] = []
         channels = 3
         for item in plan:
@@ -38,15 +44,17 @@ class VGG(Network):
         super().__init__(name, f"features.{len(features) - 2}", categories)
         self.features = layers.stack(features)
         self.avgpool = layers.AdaptiveAveragePool(7)
-        self.classifier = layers.stack([
-            layers.linear_of_map(7, channels, hidden, rngs=rngs),
-            layers.ReLU(),
-            layers.Dropout(),
-            nnx.Linear(hidden, hidden, rngs=rngs),
-            layers.ReLU(),
-            layers.Dropout(),
-            nnx.Linear(hidden, len(categories), rngs=rngs),
-        ])  # fmt: skip
+        self.classifier = layers.stack(
+            [
+                layers.linear_of_map(7, channels, hidden, rngs=rngs),
+                layers.ReLU(),
+                layers.Dropout(),
+                nnx.Linear(hidden, hidden, rngs=rngs),
+                layers.ReLU(),
+                layers.Dropout(),
+                nnx.Linear(hidden, len(categories), rngs=rngs),
+            ]
+        )
 
     def stages(self) -> Mapping[str, Stage]:
         return {

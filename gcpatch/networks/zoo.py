@@ -27,9 +27,12 @@ def _plan(*counts: int) -> tuple[int | str, ...]:
 VGG_PLANS = {
     depth: _plan(*counts)
     for depth, counts in {
-        11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4),
+        11: (1, 1, 2, 2, 2),
+        13: (2, 2, 2, 2, 2),
+        16: (2, 2, 3, 3, 3),
+        19: (2, 2, 4, 4, 4),
     }.items()
-}  # fmt: skip
+}
 MINI_PLAN = (8, POOL, 16, POOL, 32, POOL, 64, POOL, 96, 96, POOL)
 
 PAPER = ("vgg19", "vgg19_bn", "wide_resnet101_2", "resnext101_32x8d")
@@ -99,9 +102,9 @@ def random(name: str, seed: int = 0, dtype: str = "float32") -> Network:
     """
     network = create(name)
     leaves = parameters(network).items()
-    return fill(network, {
-        key: _random_leaf(key, leaf.shape, seed).astype(dtype) for key, leaf in leaves
-    })  # fmt: skip
+    return fill(
+        network, {key: _random_leaf(key, leaf.shape, seed).astype(dtype) for key, leaf in leaves}
+    )
 
 
 def _random_leaf(key: str, shape: tuple[int, ...], seed: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Many images through one attack, and what became of each, as records in a run's folder."""
 
-import dataclasses
 import datetime
 import itertools
 import os
@@ -22,26 +21,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gcpatch.data import images
-from gcpatch.data import labels
-from gcpatch.evaluation import metrics
 from gcpatch.attacks import regions
-from gcpatch.report import figures
-from gcpatch.data.prefetch import prefetch
-from gcpatch.attacks.settings import Attack
-from gcpatch.attacks.step import (Problem, make_problem, init_state)
-from gcpatch.networks.checkpoints import digest
-from gcpatch.errors import UserError
-from gcpatch.explainers.cam import look
-from gcpatch.data.sources import (Item, Picture)
-from gcpatch.runs.journal import Journal
-from gcpatch.networks import Network
-from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.blending import coverage
-from gcpatch.attacks.regions import Region
-from gcpatch.attacks.slots import (Result, Slots, InProgress, corner_of, stream)
-from gcpatch.runs.snapshots import (Saved, Snapshots)
+from gcpatch.attacks.objectives import fooled_explanation
+from gcpatch.attacks.regions import Placement, Region
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.slots import InProgress, Result, Slots, corner_of, stream
+from gcpatch.attacks.step import Problem, init_state, make_problem
+from gcpatch.data import images, labels
+from gcpatch.data.prefetch import prefetch
+from gcpatch.data.sources import Item, Picture
+from gcpatch.errors import UserError
+from gcpatch.evaluation import metrics
+from gcpatch.explainers.cam import classify_and_explain
+from gcpatch.networks import Network
+from gcpatch.networks.checkpoints import digest
+from gcpatch.report import figures
+from gcpatch.runs.journal import Journal
 from gcpatch.runs.progress import Progress
+from gcpatch.runs.snapshots import Saved, Snapshots
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
@@ -62,9 +60,9 @@ def describe(
     """What a run's `run.json` holds: the settings, which `--resume` compares, and where it runs."""
     settings = settings | {
         "weights_digest": {network.name: digest(network) for network in networks},
-        "objective": _name(attack),
+        "objective": attack.objective.name,
         "patch": regions.describe(patch),
-        "attack": dataclasses.asdict(attack) | {"objective": _name(attack)},
+        "attack": attack.describe(),
     }
     device = jax.devices()[0]
     return {
@@ -75,10 +73,6 @@ def describe(
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["gcpatch", *sys.argv[1:]]),
     }
-
-
-def _name(attack: Attack) -> str:
-    return attack.objective if isinstance(attack.objective, str) else attack.objective.__name__
 
 
 class _Clean(NamedTuple):
@@ -150,7 +144,7 @@ class _Campaign:
         self.journal, self.network, self.attack = journal, network, attack
         self.target, self.seed, self.watch = target, seed, watch
         self.place = cache(patch.place)
-        self.name = _name(attack)
+        self.name = attack.objective.name
         self.waiting: dict[int, _Clean] = {}
         self.writing: deque[Future[dict[str, Any]]] = deque()
         self.snapshots = Snapshots(journal.folder / "snapshots")
@@ -215,8 +209,9 @@ class _Campaign:
             clean.target,
             place,
             jax.random.key(_seeds(self.seed, picture.sha256)[1]),
-            clean.label,
-            jnp.stack([clean.heat, clean.heat_of_target]),
+            label=clean.label,
+            clean_heat=clean.heat,
+            clean_heat_of_target=clean.heat_of_target,
         )
         if self.in_progress is None:
             begin = partial(init_state, shape=place.shape)
@@ -309,7 +304,7 @@ def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
     labels.check(rule, network.categories)
     picture = item.read()
     image = jnp.asarray(picture.pixels, jnp.float32) / 255
-    logits, heat = jax.tree.map(np.asarray, look(network, image, jnp.asarray(-1)))
+    logits, heat = jax.tree.map(np.asarray, classify_and_explain(network, image))
     label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
     try:
         target = labels.choose(rule, logits, network.categories, _seeds(seed, picture.sha256))
@@ -320,7 +315,7 @@ def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
             "clean": _answer(network, logits), "skipped": str(error),
         }  # fmt: skip
         raise _Skipped(known) from None
-    _, of_target = look(network, image, jnp.asarray(target))
+    _, of_target = classify_and_explain(network, image, jnp.asarray(target))
     return _Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
 
 
@@ -333,9 +328,9 @@ def _conclude(
     images.write_png(file, np.rint(finished.adversarial * 255).astype(np.uint8))
     after = images.read_png(file)
     target = jnp.asarray(clean.target)
-    logits, _ = look(network, jnp.asarray(finished.adversarial), target)
+    logits, _ = classify_and_explain(network, jnp.asarray(finished.adversarial), target)
     png_logits, heat = jax.tree.map(
-        np.asarray, look(network, jnp.asarray(after, jnp.float32) / 255, target)
+        np.asarray, classify_and_explain(network, jnp.asarray(after, jnp.float32) / 255, target)
     )
     (row, column), (rows, columns), ratio, _ = place
     covered = np.asarray(
@@ -383,7 +378,7 @@ def _verdict(
     name: str, fooled_class: bool, clean: _Clean, heat: np.ndarray, covered: np.ndarray
 ) -> dict[str, Any]:
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
-    fooled_map = metrics.fooled_explanation(name, energy, points)
+    fooled_map = fooled_explanation(name, energy, points)
     return {
         "fooled_class": fooled_class,
         "fooled_explanation": fooled_map,

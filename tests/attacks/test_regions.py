@@ -107,7 +107,7 @@ def test_the_attack_stays_where_it_may_and_fools_the_class(flat, region, init, m
     region = Mask(mask) if region == "mask" else region
     images = np.random.default_rng(5).random((2, FLAT, FLAT, 3), np.float32)
     targets = np.asarray(flat(images)).argsort(-1)[:, -2]
-    how = Attack("classify", steps=60, init=init, learning_rate=0.05)
+    how = Attack(objective="classify", steps=60, init=init, learning_rate=0.05)
     for image, outcome in zip(
         images, gcpatch.attack(flat, images, targets, region, how, batch=2), strict=True
     ):
@@ -121,7 +121,9 @@ def test_the_attack_stays_where_it_may_and_fools_the_class(flat, region, init, m
 
 def test_no_pixel_goes_beyond_the_bound(flat):
     images = np.random.default_rng(5).random((1, FLAT, FLAT, 3), np.float32)
-    how = Attack("classify", steps=5, learning_rate=0.5)  # each step is far longer than the bound
+    how = Attack(
+        objective="classify", steps=5, learning_rate=0.5
+    )  # each step is far longer than the bound
     (outcome,) = gcpatch.attack(flat, images, [2], Bounded(2), how)
     change = np.abs(outcome.adversarial - images[0])
     assert 0.9 * 2 / 255 < change.max() <= 2 / 255 + 1e-6

@@ -9,13 +9,11 @@ from tinies import FLAT
 from gcpatch.attacks import engine, settings, slots
 from gcpatch.attacks.blending import coverage, cut, paste
 from gcpatch.attacks.engine import advance
+from gcpatch.attacks.objectives import HIDDEN, HIGHLIGHTED, MARGIN
 from gcpatch.attacks.regions import Patch, PatchError
 from gcpatch.attacks.settings import OPTIMIZERS, Attack, AttackError
 from gcpatch.attacks.slots import attack, stream
 from gcpatch.attacks.step import (
-    HIDDEN,
-    HIGHLIGHTED,
-    MARGIN,
     Losses,
     Problem,
     confidence_gap,
@@ -39,10 +37,15 @@ def pixels(*shape, seed=0, dtype=np.float32):
 
 def problem(image, target=0, ratio=1.0, corner=(0, 0), label=1, seed=0):
     return Problem(
-        image, jnp.asarray(label, jnp.int32), jnp.asarray(target, jnp.int32),
-        jnp.asarray(ratio, image.dtype), jnp.asarray(corner, jnp.int32), jax.random.key(seed),
-        jnp.zeros((2, 1, 1), image.dtype),
-    )  # fmt: skip
+        image,
+        jnp.asarray(label, jnp.int32),
+        jnp.asarray(target, jnp.int32),
+        jnp.asarray(ratio, image.dtype),
+        jnp.asarray(corner, jnp.int32),
+        jax.random.key(seed),
+        jnp.zeros((1, 1), image.dtype),
+        jnp.zeros((1, 1), image.dtype),
+    )
 
 
 def flat_problem(seed=0, **options):
@@ -139,12 +142,19 @@ def goal(objective, *, sure, share, peak_in_patch=True):
     covered = np.zeros(heat.shape)
     covered[0] = 1
     evidence = Evidence(
-        jnp.zeros((4, 4, 3)), jnp.zeros((2, 2, 3)), jnp.asarray([9.0, 0.0] if sure else [0.0, 0.0]),
-        jnp.asarray(heat, jnp.float32), jnp.asarray(covered, jnp.float32),
-        jnp.asarray(0), jnp.asarray(1), lambda label: heat, heat, heat,
-    )  # fmt: skip
+        jnp.zeros((4, 4, 3)),
+        jnp.zeros((2, 2, 3)),
+        jnp.asarray([9.0, 0.0] if sure else [0.0, 0.0]),
+        jnp.asarray(heat, jnp.float32),
+        jnp.asarray(covered, jnp.float32),
+        jnp.asarray(0),
+        jnp.asarray(1),
+        lambda label: heat,
+        heat,
+        heat,
+    )
     losses = Losses(jnp.asarray(0.75), jnp.asarray(0.5), jnp.asarray(0.25))
-    return float(shortfall(Attack(objective, confidence=0.9), evidence, losses))
+    return float(shortfall(Attack(objective=objective, confidence=0.9), evidence, losses))
 
 
 def test_the_goal_of_classify_is_the_class():
@@ -186,7 +196,7 @@ def test_evidence(flat):
 
     one = flat_problem(target=2, corner=(3, 1), label=1)
     tile = pixels(SMALL, SMALL, 3, seed=8)
-    total, (losses, _) = evaluate(flat, tile, one, Attack(look, ce_weight=0.0))
+    total, (losses, _) = evaluate(flat, tile, one, Attack(objective=look, ce_weight=0.0))
     image = one.image.at[3:5, 1:3].set(tile)
     logits = flat(image)
     np.testing.assert_array_equal(seen["image"], image)
@@ -209,7 +219,9 @@ def test_the_cross_entropy_s_gate(flat, gate, sure):
     odds = np.asarray(jax.nn.softmax(flat(one.image)))
     target = odds.argmax() if sure else odds.argmin()
     one = one._replace(target=jnp.asarray(target, jnp.int32))
-    how = Attack(lambda evidence: jnp.asarray(2.0), ce_weight=0.25, ce_gate=gate, confidence=0.0)
+    how = Attack(
+        objective=lambda evidence: jnp.asarray(2.0), ce_weight=0.25, ce_gate=gate, confidence=0.0
+    )
     total, (losses, _) = evaluate(flat, tile, one, how)
     np.testing.assert_allclose(losses.cross_entropy, -np.log(odds[target]), rtol=1e-5)
     counted = 0 if gate and sure else 0.25 * -np.log(odds[target])
@@ -222,9 +234,11 @@ def test_the_gate_stays_open_below_the_confidence(flat):
     odds = np.asarray(jax.nn.softmax(flat(one.image)))
     one = one._replace(target=jnp.asarray(odds.argmax(), jnp.int32))
     total, _ = evaluate(
-        flat, cut(one.image, one.corner, (SMALL, SMALL)), one,
-        Attack("classify", ce_weight=0.25, confidence=float(odds.max()) + 1e-3),
-    )  # fmt: skip
+        flat,
+        cut(one.image, one.corner, (SMALL, SMALL)),
+        one,
+        Attack(objective="classify", ce_weight=0.25, confidence=float(odds.max()) + 1e-3),
+    )
     np.testing.assert_allclose(total, 0.25 * -np.log(odds.max()), rtol=1e-5)
 
 
@@ -267,7 +281,7 @@ def _adam(gradient, count):
 )
 def test_steps_against_numpy(flat, optimizer, moved, ratio):
     """The loss is linear in the tile, so that the gradient by N is known at every step."""
-    how = Attack(pull, optimizer=optimizer, learning_rate=0.25, ce_weight=0.0)
+    how = Attack(objective=pull, optimizer=optimizer, learning_rate=0.25, ce_weight=0.0)
     one = flat_problem(ratio=ratio, corner=(1, 3))
     state = init_state(flat, one, (SMALL, SMALL), how)
     for count in (1, 2, 3):
@@ -282,7 +296,7 @@ def test_steps_against_numpy(flat, optimizer, moved, ratio):
 
 def test_the_patch_is_kept_to_valid_pixels(flat):
     """And the gradient passes the bound straight through: a step is as long as ever."""
-    how = Attack(pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0)
+    how = Attack(objective=pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0)
     one = flat_problem()
     state = init_state(flat, one, (SMALL, SMALL), how)
     for _ in range(2):
@@ -291,7 +305,7 @@ def test_the_patch_is_kept_to_valid_pixels(flat):
 
 
 def test_without_projection_the_patch_is_free_and_the_image_is_valid(flat):
-    how = Attack(pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0, project=False)
+    how = Attack(objective=pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0, project=False)
     one = flat_problem(ratio=0.3)
     state = init_state(flat, one, (SMALL, SMALL), how)
     for _ in range(3):
@@ -304,7 +318,7 @@ def test_without_projection_the_patch_is_free_and_the_image_is_valid(flat):
 def test_the_start(flat, init):
     one = flat_problem(3, corner=(2, 4))
     other = one._replace(key=jax.random.key(1))
-    how = Attack(pull, init=init, optimizer="sign", learning_rate=0.125, ce_weight=0.0)
+    how = Attack(objective=pull, init=init, optimizer="sign", learning_rate=0.125, ce_weight=0.0)
     state = init_state(flat, one, (SMALL, SMALL), how)
     tile = one.image[2:4, 4:6]
     if init == "image":
@@ -329,7 +343,12 @@ def test_the_start(flat, init):
 
 def test_the_first_step_of_a_clean_start_moves_by_the_clean_image_s_gradient(flat):
     how = Attack(
-        "classify", init="clean", optimizer="sgd", learning_rate=0.5, ce_weight=1.0, ce_gate=False
+        objective="classify",
+        init="clean",
+        optimizer="sgd",
+        learning_rate=0.5,
+        ce_weight=1.0,
+        ce_gate=False,
     )
     one = flat_problem(target=2, corner=(2, 4))
     state, _ = step(flat, init_state(flat, one, (SMALL, SMALL), how), one, how)
@@ -362,7 +381,7 @@ def reference(network, one, how, count):
         entropy = -jnp.log(odds[one.target])
         rival = jnp.delete(odds, one.target, assume_unique_indices=True).max()
         lacking = jnp.maximum(0, jnp.maximum(rival, how.confidence) - odds[one.target])
-        if how.objective == "hide":
+        if how.objective.name == "hide":
             explanation = (heat * covered).sum() / covered.sum()
             short = lacking + jnp.maximum(0, share - HIDDEN + MARGIN)
         else:
@@ -391,7 +410,11 @@ def reference(network, one, how, count):
 )
 def test_a_trajectory(tiny64, objective, target, ratio, corner, rate):
     how = Attack(
-        objective, optimizer="momentum", learning_rate=rate, ce_weight=0.05, confidence=0.9
+        objective=objective,
+        optimizer="momentum",
+        learning_rate=rate,
+        ce_weight=0.05,
+        confidence=0.9,
     )
     one = problem(pixels(SIDE, SIDE, 3, seed=2, dtype=np.float64), target, ratio, corner)
     states, problems = batched(tiny64, [one, one], SIZE, how)
@@ -409,7 +432,12 @@ def test_a_trajectory(tiny64, objective, target, ratio, corner, rate):
 def test_a_stream_s_trajectory(tiny64):
     """The same through `stream`, which evaluates only what the patch can reach."""
     how = Attack(
-        "hide", steps=8, optimizer="momentum", learning_rate=300.0, ce_weight=0.05, confidence=0.9
+        objective="hide",
+        steps=8,
+        optimizer="momentum",
+        learning_rate=300.0,
+        ce_weight=0.05,
+        confidence=0.9,
     )
     one = problem(pixels(SIDE, SIDE, 3, seed=2, dtype=np.float64), 2, 0.6, (5, 3))
     ((_, outcome),) = stream(tiny64, [one], (SIZE, SIZE), how, batch=1)
@@ -428,7 +456,9 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
     """Every guarantee that does not depend on how well the attack goes."""
     monkeypatch.setattr(slots, "CHUNK", 8)
     row, column = 7, 13
-    how = Attack("highlight", steps=19, optimizer="adam", learning_rate=0.2, confidence=0.3)
+    how = Attack(
+        objective="highlight", steps=19, optimizer="adam", learning_rate=0.2, confidence=0.3
+    )
     problems = [
         problem(pixels(SIDE, SIDE, 3, seed=seed, dtype=np.float64), *options, (row, column))
         for seed, options in enumerate(MIXED)
@@ -476,7 +506,9 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
 
 
 def test_steps_in_pieces_are_steps_at_once(flat):
-    how = Attack("highlight", optimizer="momentum", learning_rate=0.5, ce_weight=0.5, ce_gate=False)
+    how = Attack(
+        objective="highlight", optimizer="momentum", learning_rate=0.5, ce_weight=0.5, ce_gate=False
+    )
     problems = [flat_problem(seed, target=seed, corner=(seed, 2)) for seed in range(3)]
     states, stacked = batched(flat, problems, SMALL, how)
     whole, history = advance(flat, jax.tree.map(jnp.copy, states), stacked, how, 6)
@@ -488,7 +520,7 @@ def test_steps_in_pieces_are_steps_at_once(flat):
 
 
 def test_a_batch_is_its_images(flat):
-    how = Attack("hide", optimizer="sgd", learning_rate=0.5, ce_weight=0.5, ce_gate=False)
+    how = Attack(objective="hide", optimizer="sgd", learning_rate=0.5, ce_weight=0.5, ce_gate=False)
     problems = [
         flat_problem(0, target=0, corner=(0, 4), ratio=1.0),
         flat_problem(1, target=2, corner=(3, 0), ratio=0.2),
@@ -523,7 +555,7 @@ CREEP = {"optimizer": "sign", "learning_rate": 1e-4, "confidence": 0.0, "ce_gate
 
 
 def test_an_image_that_is_done_is_frozen(flat):
-    how = Attack("classify", steps=50, patience=3, **CREEP)
+    how = Attack(objective="classify", steps=50, patience=3, **CREEP)
     states, problems = batched(flat, sure_and_lost(flat), SMALL, how)
     states, history = advance(flat, states, problems, how, 8)
     assert states.step.tolist() == [3, 8]
@@ -544,7 +576,7 @@ def test_an_image_that_is_done_is_frozen(flat):
 
 def test_an_early_stop_and_a_limit_that_is_no_multiple_of_the_chunk(flat, monkeypatch):
     monkeypatch.setattr(slots, "CHUNK", 8)
-    how = Attack("classify", steps=13, patience=3, **CREEP)
+    how = Attack(objective="classify", steps=13, patience=3, **CREEP)
     counts = []
     outcomes = dict(
         stream(flat, sure_and_lost(flat), (SMALL, SMALL), how, batch=2, on_steps=counts.append)
@@ -558,8 +590,8 @@ def test_an_early_stop_and_a_limit_that_is_no_multiple_of_the_chunk(flat, monkey
 
 def test_the_goal_must_be_met_in_a_row(flat):
     settings = {"patience": 3, "ce_weight": 0.0, "optimizer": "sgd", "learning_rate": 1.0}
-    met = Attack(lambda evidence: jnp.zeros(()), **settings)
-    missed = Attack(lambda evidence: jnp.ones(()), **settings)
+    met = Attack(objective=lambda evidence: jnp.zeros(()), **settings)
+    missed = Attack(objective=lambda evidence: jnp.ones(()), **settings)
     one = flat_problem()
     state = init_state(flat, one, (SMALL, SMALL), met)
     for how, streak in [(met, 1), (met, 2), (missed, 0), (met, 1), (met, 2), (met, 3)]:
@@ -576,7 +608,12 @@ def bowl(evidence):
 def test_the_best_patch_is_kept_and_not_the_last(flat, monkeypatch):
     monkeypatch.setattr(slots, "CHUNK", 3)
     how = Attack(
-        bowl, steps=7, optimizer="momentum", learning_rate=2.0, ce_weight=0.0, project=False
+        objective=bowl,
+        steps=7,
+        optimizer="momentum",
+        learning_rate=2.0,
+        ce_weight=0.0,
+        project=False,
     )
     problems = [flat_problem(seed, ratio=1 - 0.2 * seed, corner=(1, 2)) for seed in range(2)]
     outcomes = dict(stream(flat, problems, (SMALL, SMALL), how, batch=2))
@@ -595,7 +632,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(flat):
     def objective(evidence):
         return jnp.where(evidence.target == 1, jnp.nan, 1.0) * bowl(evidence)
 
-    how = Attack(objective, steps=4, optimizer="sign", learning_rate=0.01, ce_weight=0.0)
+    how = Attack(objective=objective, steps=4, optimizer="sign", learning_rate=0.01, ce_weight=0.0)
     problems = [flat_problem(0, target=1), flat_problem(1, target=0)]
     outcomes = dict(stream(flat, problems, (SMALL, SMALL), how, batch=2))
     np.testing.assert_array_equal(outcomes[0].adversarial, problems[0].image)
@@ -612,7 +649,7 @@ def test_the_precision_of_the_products(flat, precision):
         seen.add(jax.config.jax_default_matmul_precision)
         return bowl(evidence)
 
-    how = Attack(objective, steps=1, ce_weight=0.0)
+    how = Attack(objective=objective, steps=1, ce_weight=0.0)
     list(stream(flat, [flat_problem()], (SMALL, SMALL), how, batch=1, precision=precision))
     assert seen == {precision}
 
@@ -635,7 +672,7 @@ def test_attack_gives_outcomes_in_the_order_of_the_images(flat):
     def objective(evidence):
         return 10.0 * evidence.target + evidence.label + 0 * bowl(evidence)
 
-    how = Attack(objective, steps=3, learning_rate=0.1, ce_weight=0.0)
+    how = Attack(objective=objective, steps=3, learning_rate=0.1, ce_weight=0.0)
     outcomes = attack(flat, images, targets, Patch(SMALL, 0.5, "bottom-left"), how, batch=2)
     explained = [outcome.losses.explanation for outcome in outcomes]
     np.testing.assert_allclose(explained, 10 * np.asarray(targets) + labels)
@@ -648,7 +685,7 @@ def test_attack_gives_outcomes_in_the_order_of_the_images(flat):
 
 def test_the_seed_of_a_random_start(flat):
     images = np.stack([images_of(1, FLAT)[0]] * 2)
-    how = Attack("classify", steps=1, init="random")
+    how = Attack(objective="classify", steps=1, init="random")
     run = partial(attack, flat, images, [0, 0], Patch(SMALL), how, batch=1)
     (one, other), (again, _), (different, _) = run(seed=1), run(seed=1), run(seed=2)
     np.testing.assert_array_equal(one.tile, again.tile)
@@ -701,7 +738,12 @@ def outlook(tiny):
 def test_the_attack_works(tiny, outlook, objective, target):
     images, patched, share = outlook
     how = Attack(
-        objective, steps=40, optimizer="adam", learning_rate=0.1, ce_weight=0.05, confidence=0.6
+        objective=objective,
+        steps=40,
+        optimizer="adam",
+        learning_rate=0.1,
+        ce_weight=0.05,
+        confidence=0.6,
     )
     outcomes = attack(tiny, images, [target] * 3, Patch(SIZE), how, batch=3)
     before, odds_before = share(patched, target)
@@ -719,7 +761,7 @@ def test_one_program_serves_all_images_targets_weights_rates_and_places_of_a_cla
     images = images_of(2, 48)
 
     def run(targets, position, **options):
-        how = Attack("hide", **{"steps": 2, **options})
+        how = Attack(objective="hide", **{"steps": 2, **options})
         return attack(tiny, images, targets, Patch(8, 0.5, position), how, batch=2)
 
     run([1, 2], (16, 16))
@@ -760,7 +802,7 @@ def test_a_constant_alpha_would_save_nothing(name):
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(flat, monkeypatch):
-    how = Attack("hide", steps=4, optimizer="sgd", learning_rate=0.5, confidence=0.3)
+    how = Attack(objective="hide", steps=4, optimizer="sgd", learning_rate=0.5, confidence=0.3)
     problems = [flat_problem(seed, target=seed % 3, corner=(1, 2)) for seed in range(6)]
     expected = dict(stream(flat, problems, (SMALL, SMALL), how, 1))
     calls, advance = [], engine.advance

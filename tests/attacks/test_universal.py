@@ -85,7 +85,11 @@ def test_views_that_cannot_be(wrong):
 @pytest.mark.parametrize("objective", ["hide", "highlight"])
 def test_the_loss_of_one_image_is_the_attacks(tiny, objective):
     network, patch = tiny, Patch(SIZE, 0.7)
-    image, noise, how = pixels(28, 28, 3), pixels(SIZE, SIZE, 3, seed=1), Attack(objective)
+    image, noise, how = (
+        pixels(28, 28, 3),
+        pixels(SIZE, SIZE, 3, seed=1),
+        Attack(objective=objective),
+    )
     problem = make_problem(network, image, 2, patch.place(28, 28), jax.random.key(0))
     total, losses = _evaluate(network, noise, how, patch, None, None, problem, jax.random.key(1))
     worn, _ = apply_patch(image, noise, patch)
@@ -112,7 +116,7 @@ def test_what_the_image_goes_through_counts(tiny):
 def test_an_ensembles_patch_lowers_the_loss_on_every_image_and_network():
     networks = [gcpatch.load("mini_wide_resnet"), gcpatch.load("mini_resnext")]
     drawn, target = scenes.draw_batch(4, 6, size=64).image, 2
-    how = Attack("classify", steps=50, ce_weight=1.0)
+    how = Attack(objective="classify", steps=50, ce_weight=1.0)
     told = []
     found = universal(networks, drawn, [target] * 6, Patch(32), how, batch=4, on_step=told.append)
     assert found.noise.min() >= 0 and found.noise.max() <= 1
@@ -127,7 +131,7 @@ def test_an_ensembles_patch_lowers_the_loss_on_every_image_and_network():
 
 def test_the_same_seed_gives_the_same_patch_and_another_another(tiny):
     network, drawn = tiny, pixels(3, 28, 28, 3)
-    how = Attack("hide", steps=3, init="random")
+    how = Attack(objective="hide", steps=3, init="random")
 
     def made(seed):
         options = {"views": Views(), "batch": 2, "seed": seed}

@@ -124,7 +124,7 @@ def test_presets_can_be_changed_by_options():
     patch, attack = cli._settings(parser.parse_args([*common, *changed]))
     assert (patch.position, attack.steps, attack.optimizer) == ((1, 2), 5, "adam")
     assert attack.learning_rate is None
-    assert (patch.size, attack.objective) == (64, "subramanya")
+    assert (patch.size, attack.objective.name) == (64, "subramanya")
 
 
 def test_an_objective_from_a_module(tmp_path, monkeypatch):

@@ -160,9 +160,15 @@ def test_the_gate_of_the_cross_entropy(gate, confidence, target, counts):
 def constant(optimizer, steps, rate=0.01, start=(0.9, 0.1, 0.9), **more):
     """How far N gets where the loss is the map's sum / 16, and the map A^0 - 2 A^1 + 0.5 A^2."""
     settings = replace(
-        SETTINGS, objective="paper", optimizer=optimizer, learning_rate=rate, steps=steps,
-        corner=(0, 0), ce_weight=0.0, **more,
-    )  # fmt: skip
+        SETTINGS,
+        objective="paper",
+        optimizer=optimizer,
+        learning_rate=rate,
+        steps=steps,
+        corner=(0, 0),
+        ce_weight=0.0,
+        **more,
+    )
     image = tensors([[0.9] * 2] * 2, [[0.1] * 2] * 2, [[0.9] * 2] * 2)
     noise = tensors(*start)[:, None, None]
     found = reference.attack(classifier(linear), image, noise, 0, settings)
@@ -224,16 +230,31 @@ def attacked(tiny, tiny_twin, patch, attack, side=28):
     image = np.random.default_rng(8).random((side, side, 3))
     corner = patch.corner(side, side)
     problem = Problem(
-        jnp.asarray(image), jnp.asarray(0), jnp.asarray(1), jnp.asarray(patch.ratio, jnp.float64),
-        jnp.asarray(corner), jax.random.key(4), jnp.zeros((2, 1, 1)),
-    )  # fmt: skip
+        jnp.asarray(image),
+        jnp.asarray(0),
+        jnp.asarray(1),
+        jnp.asarray(patch.ratio, jnp.float64),
+        jnp.asarray(corner),
+        jax.random.key(4),
+        jnp.zeros((1, 1)),
+        jnp.zeros((1, 1)),
+    )
     state = init_state(network, problem, (patch.size, patch.size), attack)
     settings = Settings(
-        attack.objective, attack.optimizer,
-        attack.learning_rate or LEARNING_RATES[attack.optimizer], attack.steps, patch.size, corner,
-        patch.ratio, attack.ce_weight, attack.ce_gate, attack.confidence, attack.project,
-        attack.init == "clean", attack.patience,
-    )  # fmt: skip
+        attack.objective.name,
+        attack.optimizer,
+        attack.learning_rate or LEARNING_RATES[attack.optimizer],
+        attack.steps,
+        patch.size,
+        corner,
+        patch.ratio,
+        attack.ce_weight,
+        attack.ce_gate,
+        attack.confidence,
+        attack.project,
+        attack.init == "clean",
+        attack.patience,
+    )
     theirs = reference.attack(tiny_twin, tensor(image), tensor(state.noise), 1, settings)
     batch = jax.tree.map(lambda leaf: leaf[None], (state, problem))
     states, history = advance(network, *batch, attack, attack.steps)

@@ -44,11 +44,13 @@ def scatter(model, seed=0):
     """A torch module with every parameter and statistic random, and no two of them alike."""
     generator = torch.Generator().manual_seed(seed)
     state = {
-        key: value.clone() if value.dtype == torch.int64
-        else torch.rand(value.shape, generator=generator) + 0.5 if key.endswith("running_var")
+        key: value.clone()
+        if value.dtype == torch.int64
+        else torch.rand(value.shape, generator=generator) + 0.5
+        if key.endswith("running_var")
         else torch.randn(value.shape, generator=generator) * (2 / value[:1].numel()) ** 0.5
         for key, value in model.state_dict().items()
-    }  # fmt: skip
+    }
     model.load_state_dict(state, strict=True)
     return model
 
@@ -71,8 +73,10 @@ def assert_parity(name, dtype, sizes):
     for size in sizes:
         errors = relative_errors(network, model, images(size, dtype))
         worst = max(errors, key=errors.get)
-        print(f"{name} {dtype} {size}: logits {list(errors.values())[-1]:.1e}, "
-              f"worst stage {worst} {errors[worst]:.1e}")  # fmt: skip
+        print(
+            f"{name} {dtype} {size}: logits {list(errors.values())[-1]:.1e}, "
+            f"worst stage {worst} {errors[worst]:.1e}"
+        )
         assert errors[worst] <= TOLERANCE[dtype], worst
 
 
@@ -126,8 +130,10 @@ def test_a_full_network_computes_what_its_twin_does_in_float64(name, x64):
 def test_every_network_has_torchvisions_keys_and_shapes(name):
     with torch.device("meta"):
         model = twin(name)
-    empty = {key: torch.zeros((), dtype=value.dtype).expand(value.shape)
-             for key, value in model.state_dict().items()}  # fmt: skip
+    empty = {
+        key: torch.zeros((), dtype=value.dtype).expand(value.shape)
+        for key, value in model.state_dict().items()
+    }
     network = from_torch(empty, name)
     shapes = {key: value.shape for key, value in to_torch(network).items()}
     assert shapes == {key: value.shape for key, value in empty.items()}
@@ -266,8 +272,11 @@ def test_step_counters_may_be_absent_and_nothing_else(state):
 
 def test_another_networks_weights(state):
     refused("missing: classifier.0.bias.*unknown: conv1.weight", state, "mini_vgg")
-    refused(r"misshapen: layer1.0.conv2.weight \(16, 4, 3, 3\) instead of \(16, 16", state,
-            "mini_wide_resnet")  # fmt: skip
+    refused(
+        r"misshapen: layer1.0.conv2.weight \(16, 4, 3, 3\) instead of \(16, 16",
+        state,
+        "mini_wide_resnet",
+    )
 
 
 def test_other_number_of_classes():
@@ -333,13 +342,16 @@ def test_file_with_the_usual_wrappings(path, state):
     assert "module.fc.bias" in load_weights("mini_resnext", path).state_dict
 
 
-@pytest.mark.parametrize("name, key, count, first", [
-    ("resnet50", "fc.bias", 1000, "tench"),
-    ("vgg11", "classifier.6.bias", 1000, "tench"),
-    ("resnet50", "fc.bias", 7, "class 0"),
-    ("mini_vgg", "classifier.6.bias", 10, scenes.CATEGORIES[0]),
-    ("mini_vgg", "classifier.6.bias", 1000, "class 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, key, count, first",
+    [
+        ("resnet50", "fc.bias", 1000, "tench"),
+        ("vgg11", "classifier.6.bias", 1000, "tench"),
+        ("resnet50", "fc.bias", 7, "class 0"),
+        ("mini_vgg", "classifier.6.bias", 10, scenes.CATEGORIES[0]),
+        ("mini_vgg", "classifier.6.bias", 1000, "class 0"),
+    ],
+)
 def test_categories_of_a_file(path, name, key, count, first):
     torch.save({key: torch.zeros(count)}, path)
     categories = load_weights(name, path).categories
@@ -429,8 +441,9 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
-@pytest.mark.parametrize("choice", ["IMAGENET1K_V1", "DEFAULT", "VGG11_Weights.IMAGENET1K_V1",
-                                    "VGG11_Weights.DEFAULT"])  # fmt: skip
+@pytest.mark.parametrize(
+    "choice", ["IMAGENET1K_V1", "DEFAULT", "VGG11_Weights.IMAGENET1K_V1", "VGG11_Weights.DEFAULT"]
+)
 def test_torchvisions_weights(hub, choice):
     hub.mkdir(parents=True)
     torch.save({"classifier.6.bias": torch.ones(1000)}, hub / "vgg11-8a719046.pth")
@@ -446,8 +459,10 @@ def test_the_default_are_the_papers(hub, monkeypatch):
     monkeypatch.setattr(weights, "_download", lambda name, member: asked.append(str(member)) or {})
     assert load_weights("wide_resnet101_2").source == "torchvision IMAGENET1K_V1"
     assert load_weights("wide_resnet101_2", "DEFAULT").source == "torchvision IMAGENET1K_V2"
-    assert asked == ["Wide_ResNet101_2_Weights.IMAGENET1K_V1",
-                     "Wide_ResNet101_2_Weights.IMAGENET1K_V2"]  # fmt: skip
+    assert asked == [
+        "Wide_ResNet101_2_Weights.IMAGENET1K_V1",
+        "Wide_ResNet101_2_Weights.IMAGENET1K_V2",
+    ]
 
 
 def test_without_a_network(hub, monkeypatch):
@@ -512,11 +527,13 @@ def test_save_torch(tmp_path):
     save_torch(network, tmp_path / "new" / "mini.pth")
     model = twin("mini_vgg_bn")
     model.load_state_dict(torch.load(tmp_path / "new" / "mini.pth", weights_only=True), strict=True)
-    back = from_torch(load_weights("mini_vgg_bn", tmp_path / "new" / "mini.pth").state_dict,
-                      "mini_vgg_bn")  # fmt: skip
-    assert all(np.array_equal(a, b) for a, b in zip(
-        parameters(network).values(), parameters(back).values(), strict=True
-    ))  # fmt: skip
+    back = from_torch(
+        load_weights("mini_vgg_bn", tmp_path / "new" / "mini.pth").state_dict, "mini_vgg_bn"
+    )
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(parameters(network).values(), parameters(back).values(), strict=True)
+    )
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["mini.pth"]
 
 
@@ -566,9 +583,17 @@ def test_without_torch_the_error_says_what_to_install(package):
 def test_wordnet_ids_and_torchvisions_names_agree():
     names = torchvision.models.VGG19_Weights.IMAGENET1K_V1.meta["categories"]
     known = {
-        "n01693334": "green lizard", "n02088094": "Afghan hound", "n02101556": "clumber",
-        "n02114712": "red wolf", "n02268853": "damselfly", "n02487347": "macaque",
-        "n03000684": "chain saw", "n03272010": "electric guitar", "n03775071": "mitten",
-        "n04133789": "sandal", "n07614500": "ice cream", "n12267677": "acorn",
-    }  # fmt: skip
+        "n01693334": "green lizard",
+        "n02088094": "Afghan hound",
+        "n02101556": "clumber",
+        "n02114712": "red wolf",
+        "n02268853": "damselfly",
+        "n02487347": "macaque",
+        "n03000684": "chain saw",
+        "n03272010": "electric guitar",
+        "n03775071": "mitten",
+        "n04133789": "sandal",
+        "n07614500": "ice cream",
+        "n12267677": "acorn",
+    }
     assert {one: names[labels.find(one, names)] for one in known} == known

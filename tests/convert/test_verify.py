@@ -123,9 +123,14 @@ def same_padding(network, patch):
         padding = "SAME" if tuple(strides) == (2, 2) else padding
         groups, precision = options.get("feature_group_count", 1), options.get("precision")
         return lax.conv_general_dilated(
-            inputs, kernel, strides, padding, dimension_numbers=layers.DIMENSIONS,
-            feature_group_count=groups, precision=precision,
-        )  # fmt: skip
+            inputs,
+            kernel,
+            strides,
+            padding,
+            dimension_numbers=layers.DIMENSIONS,
+            feature_group_count=groups,
+            precision=precision,
+        )
 
     network = rebuilt(network)
     for _, module in nnx.iter_modules(network):
@@ -374,9 +379,15 @@ def test_gradients_through_trunk_head_and_loss(tiny, x64, objective):
     network, attack = double(tiny), Attack(objective=objective)
     generator = np.random.default_rng(2)
     problem = Problem(
-        jnp.asarray(generator.random((28, 28, 3))), jnp.asarray(0), jnp.asarray(1),
-        jnp.asarray(1.0), jnp.asarray([3, 9]), jax.random.key(0), jnp.zeros((2, 1, 1)),
-    )  # fmt: skip
+        jnp.asarray(generator.random((28, 28, 3))),
+        jnp.asarray(0),
+        jnp.asarray(1),
+        jnp.asarray(1.0),
+        jnp.asarray([3, 9]),
+        jax.random.key(0),
+        jnp.zeros((1, 1)),
+        jnp.zeros((1, 1)),
+    )
     tile = jnp.asarray(generator.random((8, 8, 3)))
     loss = jax.jit(lambda tile: evaluate(network, tile, problem, attack)[0])
     assert float(jnp.abs(jax.grad(loss)(tile)).max()) > 1e-4

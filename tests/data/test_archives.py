@@ -145,9 +145,12 @@ def test_a_sidecar_has_the_stem_of_its_image_or_its_first_part(tmp_path, monkeyp
     members = {"d/1.left.jpg": b"", "d/1.right.jpg": b"", "d/1.cls": b"7", "1.jpg": b""}
     members |= {"n1.cat.jpg": b"", "n1.dog.jpg": b"", "n1.cat.cls": b"1", "n1.dog.cls": b"2"}
     assert labels(pack("x.tar", members)) == {
-        "d/1.left.jpg": "7", "d/1.right.jpg": "7", "1.jpg": None,
-        "n1.cat.jpg": "1", "n1.dog.jpg": "2",
-    }  # fmt: skip
+        "d/1.left.jpg": "7",
+        "d/1.right.jpg": "7",
+        "1.jpg": None,
+        "n1.cat.jpg": "1",
+        "n1.dog.jpg": "2",
+    }
 
 
 # ---------------------------------------------------------------- hostile
@@ -259,6 +262,10 @@ def test_the_headers_that_people_write_are_read(tmp_path):
     info = tarfile.TarInfo(name)
     info.pax_headers = {"SCHILY.xattr.user.note": "x" * 60_000, "mtime": "1700000000.123456789"}
     info.mtime = 1700000000.5
-    path = pack(str(tmp_path / "x.tar"), {name: info}, format=tarfile.PAX_FORMAT,
-                pax_headers={"comment": "b" * 40})  # fmt: skip
+    path = pack(
+        str(tmp_path / "x.tar"),
+        {name: info},
+        format=tarfile.PAX_FORMAT,
+        pax_headers={"comment": "b" * 40},
+    )
     assert [item.source for item in find(path)] == [f"{path}:{name}"]

@@ -208,10 +208,12 @@ def test_only_gcpatchs_own_is_nothing(tree, source):
         (["deep/1.heic"], "skipped 1 file: 1 .heic"),
         (["a", "b/c"], "skipped 2 files: 2 without suffix"),
         ([".hidden", ".git/x.txt"], None),
-        ([f"x.{n}" for n in "abcdefghij"],
-         "skipped 10 files: 1 .a, 1 .b, 1 .c, 1 .d, 1 .e, 1 .f, 1 .g, 1 .h, 2 others"),
+        (
+            [f"x.{n}" for n in "abcdefghij"],
+            "skipped 10 files: 1 .a, 1 .b, 1 .c, 1 .d, 1 .e, 1 .f, 1 .g, 1 .h, 2 others",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_folder_holds_and_is_not_read_is_counted_in_one_line(tmp_path, files, note):
     for file in ["x.png", *files]:
         write(tmp_path / "photos" / file)

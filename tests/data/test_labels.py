@@ -17,11 +17,21 @@ IMAGENET = tuple(
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("tabby", 0), ("Tiger_Cat", 1), ("tiger-cat", 1), (" AFGHAN HOUND ", 2),
-        ("afghan  hound", 2), ("3", 3), ("0", 0), ("3.0", 3), ("3.", 3), (" 3 ", 3), ("3.000", 3),
-        ("003", 3), ("0.0", 0),
+        ("tabby", 0),
+        ("Tiger_Cat", 1),
+        ("tiger-cat", 1),
+        (" AFGHAN HOUND ", 2),
+        ("afghan  hound", 2),
+        ("3", 3),
+        ("0", 0),
+        ("3.0", 3),
+        ("3.", 3),
+        (" 3 ", 3),
+        ("3.000", 3),
+        ("003", 3),
+        ("0.0", 0),
     ],
-)  # fmt: skip
+)
 def test_a_class_is_found_by_name_or_number(text, found):
     assert labels.find(text, NAMES) == found
 

@@ -113,14 +113,16 @@ def test_ids_and_files_are_the_same_in_every_locale(tmp_path):
     sources = [str(tmp_path / name) for name in ("list.csv", "x.tar", "été")]
     outputs = {
         subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", SCRIPT, *sources], env=os.environ | locale,
-            capture_output=True, check=True,
+            [sys.executable, "-W", "ignore", "-c", SCRIPT, *sources],
+            env=os.environ | locale,
+            capture_output=True,
+            check=True,
         ).stdout
         for locale in (
             {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"},
             {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
         )
-    }  # fmt: skip
+    }
     (output,) = outputs
     ids, read = json.loads(output)
     assert len(set(ids)) == 5 and len(set(read)) == 3

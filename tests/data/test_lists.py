@@ -98,7 +98,7 @@ def test_an_image_that_is_named_twice_is_taken_once(data):
         ("x.jsonl", '{"path": "a", "label": ["x"]}\n', ["line 1: label is ['x']"]),
         ("x.jsonl", '{"path": "a", "target": true}\n', ["line 1: target is True"]),
     ],
-)  # fmt: skip
+)
 def test_a_bad_manifest_is_refused_with_its_name_and_line(data, name, text, words):
     line = refusal("photos", write(name, text))
     assert all(word in line for word in words)

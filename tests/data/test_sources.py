@@ -86,9 +86,15 @@ def test_all_kinds_are_mixed_under_stable_ids(data):
     given = ["photos", "x.tar", "photos/deep/*.png", "photos/list.csv"]
     items = find(*given)
     assert [item.source for item in items] == [
-        "x.tar:10/a.png", "x.tar:10-x/a.png", "x.tar:2/a.png", "photos/new.png", "photos/b.png",
-        "photos/a.png", "photos/deep/a.png", "photos/deep/c.png",
-    ]  # fmt: skip
+        "x.tar:10/a.png",
+        "x.tar:10-x/a.png",
+        "x.tar:2/a.png",
+        "photos/new.png",
+        "photos/b.png",
+        "photos/a.png",
+        "photos/deep/a.png",
+        "photos/deep/c.png",
+    ]
     assert len({item.id for item in items}) == 8
     assert items == find(*given)
 

@@ -21,9 +21,15 @@ from gcpatch.evaluation import bench
 from gcpatch.networks import MINIS, random
 
 FIELDS = {
-    "network", "size", "batch", "variant", "image_steps_per_second", "seconds_per_step",
-    "peak_memory_bytes", "compile_seconds",
-}  # fmt: skip
+    "network",
+    "size",
+    "batch",
+    "variant",
+    "image_steps_per_second",
+    "seconds_per_step",
+    "peak_memory_bytes",
+    "compile_seconds",
+}
 
 
 @pytest.mark.parametrize(
@@ -73,9 +79,16 @@ def test_multiply_adds_of_layers_by_hand():
 
     def function(image, kernel):
         dimensions = ("NHWC", "HWIO", "NHWC")
-        image = jax.nn.relu(jax.lax.conv_general_dilated(
-            image, kernel, (1, 1), "VALID", dimension_numbers=dimensions, feature_group_count=2,
-        ))  # fmt: skip
+        image = jax.nn.relu(
+            jax.lax.conv_general_dilated(
+                image,
+                kernel,
+                (1, 1),
+                "VALID",
+                dimension_numbers=dimensions,
+                feature_group_count=2,
+            )
+        )
         return image.reshape(-1, 8) @ jnp.zeros((8, 11))
 
     assert multiply_adds(function, image, kernel) == 4 * 3 * 8 * 9 * 2 + 4 * 3 * 8 * 11
@@ -122,13 +135,23 @@ def test_bad_options_are_one_line(arguments, message, capsys):
 def test_the_table_compares_with_batched_pytorch():
     def row(variant, pace, work):
         return {
-            "network": "n", "size": 64, "batch": 1 if variant == "torch-single" else 8,
-            "variant": variant, "image_steps_per_second": pace, "spread": 0.01,
-            "peak_memory_bytes": 8e6, "compile_seconds": 1.0, "multiply_adds": work, "limit": 5.0,
-        }  # fmt: skip
+            "network": "n",
+            "size": 64,
+            "batch": 1 if variant == "torch-single" else 8,
+            "variant": variant,
+            "image_steps_per_second": pace,
+            "spread": 0.01,
+            "peak_memory_bytes": 8e6,
+            "compile_seconds": 1.0,
+            "multiply_adds": work,
+            "limit": 5.0,
+        }
 
-    rows = [row("torch-batched", 2.0, 1e9), row("gcpatch-full", 2.5, 1e9),
-            row("gcpatch-incremental", 10.0, 2e8)]  # fmt: skip
+    rows = [
+        row("torch-batched", 2.0, 1e9),
+        row("gcpatch-full", 2.5, 1e9),
+        row("gcpatch-incremental", 10.0, 2e8),
+    ]
     lines = table({"machine": {"multiply_adds_per_second": 1e10}, "rows": rows})
     cells = lines[-1].split(" | ")
     assert cells[6:9] == ["5.00x", "80% of 5.00x", "40%"]

@@ -43,9 +43,13 @@ def test_soft_jpeg_has_the_derivative_of_its_values(x64, scene):
     image = jnp.asarray(scene[:16, :16], jnp.float64) * 0.8 + 0.1
     weights = jnp.asarray(np.random.default_rng(0).normal(size=image.shape))
     check_grads(
-        lambda image: (weights * soft_jpeg(image, 60)).sum(), (image,), 1, ["rev"],
-        eps=1e-7, rtol=1e-4,
-    )  # fmt: skip
+        lambda image: (weights * soft_jpeg(image, 60)).sum(),
+        (image,),
+        1,
+        ["rev"],
+        eps=1e-7,
+        rtol=1e-4,
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.7, 2.0])

@@ -43,24 +43,6 @@ def test_object_weights_are_shares_of_cells():
     np.testing.assert_allclose(metrics.object_weights(mask, (2, 2)), [[4 / 6, 0], [0, 1 / 6]])
 
 
-@pytest.mark.parametrize(
-    ("objective", "energy", "points", "fooled"),
-    [
-        ("hide", 0.05, True, True),
-        ("hide", 0.06, False, False),
-        ("subramanya", 0.0, False, True),
-        ("highlight", 0.5, True, True),
-        ("highlight", 0.5, False, False),
-        ("highlight", 0.49, True, False),
-        ("paper", 0.9, True, True),
-        ("classify", 0.9, True, None),
-        ("centre", 0.0, False, None),
-    ],
-)
-def test_fooled_explanation(objective, energy, points, fooled):
-    assert metrics.fooled_explanation(objective, energy, points) is fooled
-
-
 def test_distance_of_pictures():
     first = np.zeros((2, 2, 3), np.uint8)
     second = first.copy()

@@ -42,10 +42,12 @@ def test_on_its_own_network_it_says_what_the_records_say(run, capsys, tmp_path):
         if record["error"]:
             continue
         (own,) = (
-            row for row in rows if row["id"] == record["id"]
+            row
+            for row in rows
+            if row["id"] == record["id"]
             and [row[key] for key in ("network", "method", "defence")]
             == ["mini_vgg", "grad-cam", "none"]
-        )  # fmt: skip
+        )
         np.testing.assert_allclose(own["energy"], record["energy_adversarial"], rtol=1e-4)
         for key, same in (("fooled_class", "fooled_class"), ("pointing", "pointing_adversarial")):
             assert own[key] == record[same]
@@ -66,8 +68,13 @@ def test_a_table_for_people(run, capsys):
     head, _, line = capsys.readouterr().out.splitlines()
     assert head.split()[-4:] == ["explanation", "energy", "pointing", "area"]
     assert "[" in line and line.split()[:6] == [
-        "run", "mini_vgg", "highlight", "none", "mini_vgg", "grad-cam",
-    ]  # fmt: skip
+        "run",
+        "mini_vgg",
+        "highlight",
+        "none",
+        "mini_vgg",
+        "grad-cam",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,12 +102,19 @@ def test_no_run(tmp_path, capsys, settings):
 
 def test_means_are_of_each_group():
     rows = [
-        dict.fromkeys(transfer.GROUP, "x") | {
-            "network": network, "id": str(i), "fooled_class": i < share, "energy": i / 4,
-            "fooled_explanation": None, "pointing": True, "area": 0.1,
+        dict.fromkeys(transfer.GROUP, "x")
+        | {
+            "network": network,
+            "id": str(i),
+            "fooled_class": i < share,
+            "energy": i / 4,
+            "fooled_explanation": None,
+            "pointing": True,
+            "area": 0.1,
         }
-        for network, share in (("a", 1), ("b", 3)) for i in range(4)
-    ]  # fmt: skip
+        for network, share in (("a", 1), ("b", 3))
+        for i in range(4)
+    ]
     second, first = transfer.summarise(reversed(rows))
     assert (first["network"], second["network"]) == ("a", "b")
     assert (first["fooled_class"]["value"], second["fooled_class"]["value"]) == (0.25, 0.75)

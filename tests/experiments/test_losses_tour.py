@@ -72,7 +72,7 @@ def test_a_quantity_is_measured_on_the_image_with_its_tile(network):
     quantities = [row.quantity for row in rows if row.loss in ("hide", "top-k")] + [bench.fooled]
     on_patch, hottest, fooled = map(np.asarray, found.measure(found.clean(), quantities))
     for i, problem in enumerate(found.problems):
-        clean, heat = np.asarray(problem.heats)
+        clean, heat = np.asarray(problem.clean_heat), np.asarray(problem.clean_heat_of_target)
         covered = coverage((36, 36), (72, 72), problem.corner, (64, 64))
         np.testing.assert_allclose(on_patch[i], energy(heat, np.asarray(covered)), rtol=1e-5)
         ten = clean >= np.sort(clean.ravel())[-10]

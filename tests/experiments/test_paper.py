@@ -57,8 +57,10 @@ def test_the_same_seed_gives_the_same_table(finding, tmp_path):
 def test_a_changed_record_changes_table_and_sentence(finding, folder):
     path = folder / "runs" / "mini_vgg-printed-32" / "results.jsonl"
     kept = path.read_text()
-    records = [json.loads(line) | {"energy_adversarial": 0.75, "map_iou": 0.9}
-               for line in kept.splitlines()]  # fmt: skip
+    records = [
+        json.loads(line) | {"energy_adversarial": 0.75, "map_iou": 0.9}
+        for line in kept.splitlines()
+    ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     before = finding.table.read_bytes()
     changed = experiment4.experiment(small(folder))
@@ -74,11 +76,14 @@ def test_a_changed_record_changes_table_and_sentence(finding, folder):
 def test_curves_are_medians_that_keep_the_last_value(tmp_path):
     cell = Cell("VGG19", "mini_vgg", "shown-32", tmp_path, [{"id": n} for n in "abc"])
     curves = {"a": [5.0, 4, 3], "b": [9.0], "c": [1.0, 1, 1]}
-    np.savez(tmp_path / "histories.npz", **{
-        f"{name}/{term}": np.array(values)
-        for name, values in curves.items()
-        for term in ("total", "cross_entropy", "explanation")
-    })  # fmt: skip
+    np.savez(
+        tmp_path / "histories.npz",
+        **{
+            f"{name}/{term}": np.array(values)
+            for name, values in curves.items()
+            for term in ("total", "cross_entropy", "explanation")
+        },
+    )
     assert loss_curves.median(cell, "explanation").tolist() == [5, 4, 3]
 
 
@@ -106,8 +111,14 @@ def test_a_claim_is_judged_by_its_checks(holds, sentence):
 
 
 def test_objects_that_nobody_knows_are_left_out(tmp_path):
-    record = {"id": "a", "fooled_class": True, "energy_clean": 0.1, "energy_adversarial": 0.9,
-              "pointing_adversarial": True, "psnr": None}  # fmt: skip
+    record = {
+        "id": "a",
+        "fooled_class": True,
+        "energy_clean": 0.1,
+        "energy_adversarial": 0.9,
+        "pointing_adversarial": True,
+        "psnr": None,
+    }
     cell = Cell("VGG19", "vgg19", "shown-64", tmp_path, [record])
     assert judge(findings.lit([cell])).startswith("Reproduces: 1 of 1 images")
     assert findings.rows([cell])[0]["heat on the object"] == "– → –"
@@ -132,9 +143,13 @@ def test_images_that_fail_are_counted_and_left_out(tmp_path):
 
 def test_only_the_method_of_16_takes_its_own_steps(tmp_path):
     assert Study("mini", "scenes", 1, None, tmp_path).steps == {
-        "printed-64": 300, "printed-32": 300, "shown-64": 300, "shown-32": 300,
-        "left": 750, "right": 750,
-    }  # fmt: skip
+        "printed-64": 300,
+        "printed-32": 300,
+        "shown-64": 300,
+        "shown-32": 300,
+        "left": 750,
+        "right": 750,
+    }
 
 
 def test_the_page_holds_everything(finding, folder):

@@ -50,10 +50,12 @@ def channels(*maps):
 
 IMAGE = channels([[0.0, 0.5], [1.0, 0.25]], [[0.5, 0.5], [0.0, 0.0]], [[0.25, 0.0], [0.5, 1.0]])
 # The means of these weights over the four places, which are alpha: 1, -2, 0.5 and -1, -1, -1.
-WEIGHTS = np.stack([
-    channels([[4, 0], [0, 0]], [[-2, -2], [-2, -2]], [[1, 0], [0, 1]]),
-    channels([[-1, -1], [-1, -1]], [[0, -4], [0, 0]], [[-2, 0], [0, -2]]),
-])  # fmt: skip
+WEIGHTS = np.stack(
+    [
+        channels([[4, 0], [0, 0]], [[-2, -2], [-2, -2]], [[1, 0], [0, 1]]),
+        channels([[-1, -1], [-1, -1]], [[0, -4], [0, 0]], [[-2, 0], [0, -2]]),
+    ]
+)
 
 
 @pytest.fixture(scope="module")

@@ -46,13 +46,16 @@ def layer(kind, kernel, stride, pad, groups):
         "tanh": lambda x, weight: jnp.tanh(x) + 0.1,
         "sum": lambda x, weight: x + same(x, weight),
         "unknown": lambda x, weight: x - x.mean((1, 2), keepdims=True),
-    }[kind]  # fmt: skip
+    }[kind]
 
 
 layers = st.tuples(
     st.sampled_from(["conv", "relu", "pool", "norm", "tanh", "sum", "unknown"]),
-    st.integers(1, 4), st.integers(1, 3), st.integers(0, 1), st.sampled_from([1, 2]),
-)  # fmt: skip
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(0, 1),
+    st.sampled_from([1, 2]),
+)
 places = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1), st.integers(1, SIDE))
 
 
@@ -176,7 +179,7 @@ def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offset
     if kind == "float32" and name in ("vgg19_bn", "wide_resnet101_2"):
         reason = "at some places rounding tips a unit or a pool's maximum over: 4e-4 and 1.5e-3"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-    network, how = random(name, dtype=kind), Attack("hide")
+    network, how = random(name, dtype=kind), Attack(objective="hide")
     generator = np.random.default_rng(0)
     image, tile = (jnp.asarray(generator.random((side, side, 3)), kind) for side in (224, 64))
 
@@ -187,9 +190,15 @@ def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offset
     worst = {}
     for corner in PLACES:
         problem = Problem(
-            image, jnp.asarray(0), jnp.asarray(1), jnp.ones((), kind),
-            jnp.asarray(corner, jnp.int32), jax.random.key(0), jnp.zeros((2, 1, 1), kind),
-        )  # fmt: skip
+            image,
+            jnp.asarray(0),
+            jnp.asarray(1),
+            jnp.ones((), kind),
+            jnp.asarray(corner, jnp.int32),
+            jax.random.key(0),
+            jnp.zeros((1, 1), kind),
+            jnp.zeros((1, 1), kind),
+        )
         reach, places = reach_of(network, image.shape, image.dtype, corner, 64)
         remembered = remember(network, problem, reach, places)
         full = compiled(network, tile, problem, None)

@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 from packing import id_of
 
-from gcpatch.runs import campaign
-from gcpatch.explainers import cam
-from gcpatch.data import hints
-from gcpatch.data import images
-from gcpatch.data import sources
 from gcpatch.attacks import slots
-from gcpatch.attacks.settings import Attack
-from gcpatch.errors import UserError
-from gcpatch.runs.journal import Journal
 from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.data import hints, images, sources
+from gcpatch.errors import UserError
+from gcpatch.explainers import cam
+from gcpatch.runs import campaign
+from gcpatch.runs.journal import Journal
 from gcpatch.runs.progress import Progress
 
 KEY = itemgetter("id")
@@ -293,8 +291,8 @@ def test_an_objective_of_ones_own_is_named_in_the_records(tiny, files, tmp_path)
 
 def test_look_explains_the_top_class_where_none_is_given(tiny):
     image = np.float32(np.random.default_rng(0).random((32, 32, 3)))
-    logits, heat = cam.look(tiny, image, -1)
-    _, same = cam.look(tiny, image, int(logits.argmax()))
+    logits, heat = cam.classify_and_explain(tiny, image)
+    _, same = cam.classify_and_explain(tiny, image, int(logits.argmax()))
     np.testing.assert_array_equal(heat, same)
 
 

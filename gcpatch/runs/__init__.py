@@ -1,0 +1,1 @@
+"""Many images, resumable, on many devices and hosts: campaigns and their folders."""
