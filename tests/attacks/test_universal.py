@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tinies import FLAT
 
 import gcpatch
 from gcpatch.attacks.regions import Patch, PatchError
@@ -12,6 +13,7 @@ from gcpatch.attacks.step import Losses, evaluate, make_problem
 from gcpatch.attacks.universal import _evaluate, apply_patch, universal
 from gcpatch.attacks.views import View, Views, apply_view
 from gcpatch.data import scenes
+from gcpatch.networks import fill, parameters
 
 SIDE, SIZE = 40, 12
 
@@ -152,3 +154,16 @@ def test_what_cannot_be(tiny):
         universal([network], drawn, [1], Patch(SIZE), Attack())
     with pytest.raises(PatchError, match="inside an image"):
         universal([network], drawn, [1, 2], Patch(49), Attack())
+
+
+def test_an_ensemble_descends_the_mean_of_its_networks(flat):
+    images, how = pixels(2, FLAT, FLAT, 3), Attack(objective="classify", steps=3, ce_weight=1.0)
+    other = fill(flat, {"weights": -2 * np.asarray(parameters(flat)["weights"])})
+    made = {
+        names: universal(networks, images, [0, 1], Patch(2), how, batch=2)
+        for names, networks in {"a": [flat], "b": [other], "ab": [flat, other]}.items()
+    }
+    first = {names: found.history.total[0] for names, found in made.items()}
+    np.testing.assert_allclose(first["ab"], (first["a"] + first["b"]) / 2, rtol=1e-5)
+    assert np.abs(made["ab"].noise - made["a"].noise).max() > 1e-3
+    assert np.abs(made["ab"].noise - made["b"].noise).max() > 1e-3

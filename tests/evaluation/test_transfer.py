@@ -121,3 +121,9 @@ def test_means_are_of_each_group():
     assert first["energy"]["value"] == 0.375 and first["fooled_explanation"] is None
     assert 0 <= first["energy"]["low"] < 0.375 < first["energy"]["high"] <= 0.75
     assert first["pointing"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_a_target_is_found_by_its_name_where_classes_have_other_numbers():
+    recorded = {"id": 0, "name": "b"}
+    assert transfer._target(recorded, ("b", "a")) == 0
+    assert transfer._target(recorded, ("a", "b")) == 1

@@ -14,10 +14,12 @@ import pytest
 from packing import id_of
 
 from gcpatch.attacks import slots
+from gcpatch.attacks.blending import coverage
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
 from gcpatch.data import hints, images, sources
 from gcpatch.errors import UserError
+from gcpatch.evaluation import metrics
 from gcpatch.explainers import cam
 from gcpatch.runs import campaign
 from gcpatch.runs.journal import Journal
@@ -85,6 +87,32 @@ def test_the_verdict_is_that_of_the_png(tiny, files, tmp_path):
         np.testing.assert_array_equal(after[outside], before[outside])
         assert np.abs(np.int16(after) - before).max() <= 128  # ratio 0.5 of 255, rounded
         assert record["pixels_changed_share"] <= 100 / 32**2
+
+
+def test_the_clean_energy_is_that_of_the_targets_map(tiny, files, tmp_path):
+    _, (record,) = attack(tiny, files[:1], tmp_path / "run", target="least-likely")
+    image = np.float32(images.read_image(files[0], 32)) / 255
+    heats = [np.asarray(cam.grad_cam(tiny, image, record[k]["id"])) for k in ("target", "clean")]
+    covered = np.asarray(coverage(heats[0].shape, (32, 32), (0, 22), (10, 10)))
+    of_target, of_top = (metrics.energy(heat, covered) for heat in heats)
+    assert abs(of_target - of_top) > 1e-3
+    assert record["energy_clean"] == pytest.approx(of_target, rel=1e-5)
+
+
+def test_the_verdict_is_that_of_another_picture_if_that_is_what_the_png_holds(
+    tiny, files, tmp_path, monkeypatch
+):
+    other = np.full((32, 32, 3), 200, np.uint8)
+    own = int(np.asarray(tiny(np.float32(other) / 255)).argmax())
+    monkeypatch.setattr(images, "read_png", lambda path: other)
+    _, (record,) = attack(tiny, files[:1], tmp_path / "run", target="runner-up")
+    assert record["png"]["id"] == own
+    assert record["fooled_class"] == (own == record["target"]["id"])
+    monkeypatch.undo()
+    target = str(own)  # and with the other picture's class as the target it is fooled
+    monkeypatch.setattr(images, "read_png", lambda path: other)
+    _, (record,) = attack(tiny, files[1:2], tmp_path / "other", target=target)
+    assert record["skipped"] or record["fooled_class"] is True
 
 
 class Impatient(Progress):
