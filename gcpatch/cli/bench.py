@@ -50,10 +50,12 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"repeats is {options.repeats}; it must be at least 1")
     measures = measures_of_variants()
     tasks = list(itertools.product(names, sizes, batches, measures))
-    rows = [
-        measures[variant](random(name), size, batch, variant, options.repeats)._asdict()
-        for name, size, batch, variant in printing.track(tasks, " measurements")
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, size, batch, variant in printing.track(tasks, " measurements"):
+        row = measures[variant](
+            network=random(name), size=size, batch=batch, variant=variant, repeats=options.repeats
+        )
+        rows.append(row._asdict())
     if options.json:
         printing.as_json({"machine": bench.machine(), "rows": rows}, indent=1)
     else:

@@ -6,6 +6,7 @@ import pytest
 
 from gcpatch import Attack, Patch
 from gcpatch.cli.attack.settings import add_settings, objective, region_and_attack
+from gcpatch.errors import UserError
 
 
 def test_presets_can_be_changed_by_options():
@@ -25,6 +26,15 @@ def test_an_objective_from_a_module(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def centre(evidence):\n    return evidence.heat[0, 0]\n")
     monkeypatch.syspath_prepend(tmp_path)
     assert objective("mine:centre").__name__ == "centre"
+
+
+@pytest.mark.parametrize("text", ["nowhere:shine", ":shine", "bare:", "bare:rim", "torn:rim"])
+def test_an_objective_that_cannot_be_had(text, tmp_path, monkeypatch):
+    (tmp_path / "bare.py").touch()
+    (tmp_path / "torn.py").write_text("def rim(:")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=f"there is no objective '{text}': "):
+        objective(text)
 
 
 def test_the_help_tells_the_defaults_of_the_classes():

@@ -109,7 +109,7 @@ def objective(text: str) -> Any:
     sys.path.insert(0, "")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a user's module raises
         raise UserError(f"there is no objective {text!r}: {error}") from None
 
 
