@@ -100,7 +100,7 @@ def add_images_and_model(parser: argparse.ArgumentParser) -> None:
         help="image files, folders, globs, manifests (.csv, .jsonl) or archives (.tar)",
     )
     parser.add_argument(
-        "--model", required=True, metavar="NAME", help="a network; `gcpatch models` lists the names"
+        "--model", required=True, metavar="NAME", help="a network; `gcpatch models` lists them"
     )
     parser.add_argument(
         "--weights",
