@@ -15,7 +15,8 @@ from gcpatch.attacks.presets import PRESETS
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Losses
-from gcpatch.cli import IMAGE_SIZE, MOST_ON_ACCELERATOR, MOST_ON_CPU
+from gcpatch.cli.attack import MOST_ON_ACCELERATOR, MOST_ON_CPU
+from gcpatch.cli.options import IMAGE_SIZE
 from gcpatch.data import images, sources
 from gcpatch.errors import UserError
 from gcpatch.networks import MINIS, PAPER, checkpoints

@@ -17,6 +17,7 @@ from convert.torchvision import to_torch
 from experiments.bench.__main__ import table
 from experiments.bench.work import multiply_adds, trunk_work
 from gcpatch import cli
+from gcpatch.cli import bench as bench_verb
 from gcpatch.evaluation import bench
 from gcpatch.networks import MINIS, random
 
@@ -106,7 +107,9 @@ def test_the_command_line_prints_the_contract(capsys, monkeypatch):
         return bench.Row(network.name, size, batch, variant, 3.0, batch / 3, 0.1, 7, 1.5)
 
     monkeypatch.setattr(bench, "product_peak", lambda: 1e9)
-    monkeypatch.setattr(cli, "_measures", lambda: dict.fromkeys(bench.VARIANTS, measure))
+    monkeypatch.setattr(
+        bench_verb, "measures_of_variants", lambda: dict.fromkeys(bench.VARIANTS, measure)
+    )
     arguments = ["bench", "--networks", "mini_vgg", "--sizes", "32,16", "--batches", "1"]
     assert cli.main([*arguments, "--repeats", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

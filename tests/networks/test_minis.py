@@ -9,6 +9,7 @@ import pytest
 from gcpatch import cli, networks
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
+from gcpatch.cli import demo
 from gcpatch.data import images, scenes, sources
 from gcpatch.networks import MINIS, checkpoints
 from gcpatch.runs import campaign
@@ -55,8 +56,8 @@ def test_the_attack_turns_a_mini(name, objective, tmp_path):
 
 def test_the_demo_reports_what_it_did(tmp_path, capsys, monkeypatch):
     """Its exit status follows from the records, wherever the few steps have led."""
-    monkeypatch.setattr(cli, "DEMO_SCENES", 1)
-    monkeypatch.setattr(cli, "DEMO_STEPS", 2)
+    monkeypatch.setattr(demo, "SCENES", 1)
+    monkeypatch.setattr(demo, "STEPS", 2)
     monkeypatch.setattr(networks, "MINIS", ("mini_vgg",))
     run = tmp_path / "demo"
     status = cli.main(["demo", "--out", str(run), "--json"])

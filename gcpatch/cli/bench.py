@@ -1,0 +1,96 @@
+"""`gcpatch bench`: the throughput of this machine, beside PyTorch's."""
+
+import argparse
+import itertools
+from typing import Any
+
+from gcpatch.cli import printing
+from gcpatch.cli.options import IMAGE_SIZE, add_json, add_verb
+from gcpatch.errors import UserError
+
+HEAD = ("network", "patch", "batch", "variant", "image-steps/s", "s/step", "memory", "compile")
+
+
+def add(verbs: Any) -> None:
+    """Adds the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "bench",
+        run=run,
+        summary="measure throughput here, beside PyTorch where it is installed",
+        example="gcpatch bench --networks vgg19_bn,resnext101_32x8d --sizes 64,32 --batches 8",
+    )
+    for name, default, text in (
+        ("networks", "vgg19_bn", "networks, with random weights"),
+        ("sizes", "64", "the patch's sides in pixels"),
+        ("batches", "8", "images at a time"),
+    ):
+        parser.add_argument(
+            f"--{name}", default=default, metavar="A,B,...", help=f"{text} (default {default})"
+        )
+    parser.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="the median of N counts (default 5)"
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints a row for each network, size, batch and variant."""
+    from gcpatch.attacks.regions import Patch
+    from gcpatch.evaluation import bench
+    from gcpatch.networks import create, random
+
+    names = options.networks.split(",")
+    sizes, batches = _numbers("sizes", options.sizes), _numbers("batches", options.batches)
+    for name in names:
+        create(name)
+    for size in sizes:
+        Patch(size=size).corner(IMAGE_SIZE, IMAGE_SIZE)
+    if options.repeats < 1:
+        raise UserError(f"repeats is {options.repeats}; it must be at least 1")
+    measures = measures_of_variants()
+    tasks = list(itertools.product(names, sizes, batches, measures))
+    rows: list[dict[str, Any]] = []
+    for name, size, batch, variant in printing.track(tasks, " measurements"):
+        row = measures[variant](
+            network=random(name), size=size, batch=batch, variant=variant, repeats=options.repeats
+        )
+        rows.append(row._asdict())
+    if options.json:
+        printing.as_json({"machine": bench.machine(), "rows": rows}, indent=1)
+    else:
+        printing.table(head=HEAD, rows=map(_cells, rows))
+    return 0
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["network"],
+        str(row["size"]),
+        str(row["batch"]),
+        row["variant"],
+        f"{row['image_steps_per_second']:.2f}",
+        f"{row['seconds_per_step']:.4f}",
+        f"{row['peak_memory_bytes'] / 1e9:.2f} GB",
+        f"{row['compile_seconds']:.1f} s",
+    )
+
+
+def measures_of_variants() -> dict[str, Any]:
+    """What measures each variant: PyTorch where it is installed, and gcpatch."""
+    from gcpatch.evaluation import bench
+
+    measures = dict.fromkeys(bench.VARIANTS, bench.measure)
+    try:
+        from convert import bench as convert_bench
+    except (ImportError, UserError) as error:
+        printing.warn(f"without PyTorch: {error}")
+        return measures
+    return dict.fromkeys(convert_bench.VARIANTS, convert_bench.measure) | measures
+
+
+def _numbers(what: str, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise UserError(f"{what} is {text!r}; it must be whole numbers from 1, with commas")
+    return list(map(int, parts))

@@ -1,0 +1,101 @@
+"""`gcpatch explain`: the heatmap of each image's class."""
+
+import argparse
+from typing import Any
+
+from gcpatch.cli import printing
+from gcpatch.cli.options import (
+    IMAGE_SIZE,
+    add_images_and_model,
+    add_json,
+    add_named,
+    add_verb,
+    choose,
+    writing_to,
+)
+from gcpatch.errors import UserError
+
+
+def add(verbs: Any) -> None:
+    """Adds the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "explain",
+        run=run,
+        summary="draw the explanation of each image's class",
+        example="gcpatch explain photos/ --model vgg19_bn --label top --out maps",
+    )
+    add_images_and_model(parser)
+    add_named(
+        parser,
+        "--method",
+        registry="method",
+        text="the explainer (default grad-cam); pictures show what is over 0, heat.npy is the map itself",
+        default="grad-cam",
+    )
+    parser.add_argument(
+        "--label",
+        default="top",
+        metavar="NAME|ID|top",
+        help="the class to explain (default: the image's top class)",
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes each image's map as a heatmap, an overlay and an array."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from gcpatch.data import images, labels, sources
+    from gcpatch.explainers import registry
+    from gcpatch.networks import checkpoints
+    from gcpatch.report import figures
+
+    choose("method", options.method)
+    choose("resize mode", options.resize_mode)
+    items, notes = sources.find(options.images, IMAGE_SIZE, options.resize_mode, options.out)
+    network = checkpoints.load(options.model, options.weights)
+    label = None if options.label == "top" else labels.find(options.label, network.categories)
+    classify = jax.jit(lambda network, image: network(image))
+    explain = registry.compiled(options.method)
+    for note in notes:
+        printing.warn(note, options.verb)
+    rows: list[dict[str, Any]] = []
+    for item in printing.track(items):
+        row: dict[str, Any] = {"id": item.id, "source": item.source, "error": None}
+        rows.append(row)
+        try:
+            picture = item.read().pixels
+        except UserError as error:
+            row["error"] = item.blame(error)
+            continue
+        image = jnp.asarray(picture, jnp.float32) / 255
+        logits = classify(network, image)
+        explained = int(logits.argmax()) if label is None else label
+        heat = np.asarray(explain(network, image, jnp.asarray(explained)))
+        odds = np.asarray(jnp.exp(logits - jnp.max(logits)))
+        row |= {
+            "label": {"id": explained, "name": network.categories[explained]},
+            "probability": float(odds[explained] / odds.sum()),
+        }
+        values = figures.upsample(heat, IMAGE_SIZE)
+        folder = options.out / item.id
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            images.write_png(folder / "heatmap.png", figures.jet(values))
+            images.write_png(folder / "overlay.png", figures.overlay(picture, values))
+            np.save(folder / "heat.npy", heat)
+    if options.json:
+        printing.as_json(rows)
+    else:
+        printing.table(head=("image", "class", "probability"), rows=map(_cells, rows))
+        print(f"heatmaps and overlays: {options.out}")
+    return 1 if any(row["error"] for row in rows) else 0
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, str, str]:
+    if row["error"]:
+        return row["id"], row["error"], ""
+    return row["id"], row["label"]["name"], f"{row['probability']:.3f}"

@@ -1,0 +1,82 @@
+"""`gcpatch transfer`: a run's adversarial images before other networks and explainers."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gcpatch.cli import printing
+from gcpatch.cli.options import add_json, add_named, add_verb, choose, writing_to
+from gcpatch.errors import UserError
+
+
+def add(verbs: Any) -> None:
+    """Adds the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "transfer",
+        run=run,
+        summary="show a run's adversarial images to other networks and explainers",
+        example="gcpatch transfer runs/hide --models mini_vgg,mini_resnext --methods grad-cam,layercam --out runs/transfer",
+    )
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders that `attack` wrote"
+    )
+    parser.add_argument(
+        "--models",
+        required=True,
+        metavar="NAME,...",
+        help="the networks to show them to; they must know the run's targets by name",
+    )
+    add_named(
+        parser,
+        "--methods",
+        registry="method",
+        text="the explainers (default grad-cam)",
+        metavar="NAME,...",
+        default="grad-cam",
+    )
+    parser.add_argument(
+        "--defences",
+        metavar="NAME,...",
+        help="what the images go through first, beside nothing: jpeg-QUALITY, blur-SIGMA, bits-N, crop-PERCENT",
+    )
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="only the first N images of each run"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write transfer.jsonl, transfer.csv and transfer.png",
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints how many images fool each network and explainer, and writes the single results."""
+    from gcpatch.evaluation import transfer
+    from gcpatch.networks import checkpoints
+    from gcpatch.report import matrix, records
+
+    methods = [choose("method", method) for method in options.methods.split(",")]
+    if options.images is not None and options.images < 1:
+        raise UserError(f"--images is {options.images}; it must be at least 1")
+    networks = [checkpoints.load(name) for name in options.models.split(",")]
+    defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
+    attacked = [
+        image for folder in options.runs for image in records.attacked(folder, options.images)
+    ]
+    rows = list(
+        printing.track(transfer.transfer(attacked, networks, methods, defences), unit=" maps")
+    )
+    if not rows:
+        raise UserError("the runs have no adversarial images")
+    means = transfer.summarise(rows)
+    if options.out:
+        with writing_to(options.out):
+            matrix.write(options.out, rows, means)
+    if options.json:
+        printing.as_json(means)
+    else:
+        printing.table(head=matrix.HEAD, rows=map(matrix.line, means))
+    return 0

@@ -1,0 +1,129 @@
+"""`gcpatch verify`: networks, or a finished run, compared with PyTorch."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gcpatch.cli import printing
+from gcpatch.cli.options import add_json, add_verb
+from gcpatch.errors import UserError
+
+HEAD = ("network", "quantity", "max abs", "relative", "tolerance", "passed")
+
+
+def add(verbs: Any) -> None:
+    """Adds the verb to the command line."""
+    parser = add_verb(
+        verbs,
+        "verify",
+        run=run,
+        summary="compare networks, or a finished run, with PyTorch",
+        example="gcpatch verify all --weights random --precision float64",
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME|all",
+        help="networks; all: the paper's four and the four minis",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="ENUM|FILE.pth|random",
+        help="torchvision's name of the weights, a state_dict, or seeded random weights (default: the converted checkpoint beside the weights that it was made of)",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="a folder of images (default: scenes and random pixels)",
+    )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        metavar="NAME",
+        help="float32 (default) or float64; on accelerators also what `attack --precision help` lists, beside PyTorch's float32",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="steps of each optimiser (default 10, for minis 30; 0: none); sign and adam for large networks",
+    )
+    parser.add_argument(
+        "--run",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="instead of networks, a run whose adversarial images PyTorch shall judge",
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the comparison row by row; returns 1 where a tolerance is exceeded."""
+    if bool(options.names) == bool(options.folder):
+        raise UserError("name networks (or all), or a finished run with --run DIR")
+    from convert import verify
+
+    rows: list[Any] = []
+    more: dict[str, Any] = {}
+    if options.folder:
+        rows, images, differing = verify.verify_run(options.folder, options.weights)
+        more = {"images": images, "differing": differing}
+        if not options.json:
+            _print(rows)
+            print(f"PyTorch agrees on {images - len(differing)} of {images} images")
+    for name in verify.names_of(options.names, options.weights):
+        compared = verify.verify(
+            name,
+            weights=options.weights,
+            folder=options.images,
+            precision=options.precision,
+            steps=options.steps,
+        )
+        rows += compared
+        if not options.json:
+            _print(compared)
+    firsts: dict[str, Any] = {}
+    for row in rows:
+        if not row.passed:
+            firsts.setdefault(row.network, row)
+    for name, row in firsts.items():
+        printing.warn(
+            f"{name} parts from PyTorch at {row.quantity}: relative error {row.relative:.1e}, "
+            f"tolerance {row.tolerance:.0e}"
+        )
+    for identity in more.get("differing", ()):
+        printing.warn(f"PyTorch differs on {identity}")
+    if options.json:
+        first = next(iter(firsts.values()), None)
+        answer = {
+            "passed": first is None,
+            "rows": [_finite(row) for row in rows],
+            "first_difference": first and _finite(first),
+        }
+        printing.as_json(answer | more, indent=1)
+    return 1 if firsts else 0
+
+
+def _finite(row: Any) -> dict[str, Any]:
+    """A row for JSON, which has no infinity."""
+    return {key: None if value == float("inf") else value for key, value in row._asdict().items()}
+
+
+def _print(rows: Sequence[Any]) -> None:
+    printing.table(
+        head=HEAD,
+        rows=[
+            (
+                row.network,
+                row.quantity,
+                f"{row.max_abs:.1e}",
+                f"{row.relative:.1e}",
+                f"{row.tolerance:.0e}",
+                "yes" if row.passed else "NO",
+            )
+            for row in rows
+        ],
+    )

@@ -1,0 +1,64 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from packing import id_of, plain
+
+import gcpatch
+from gcpatch import cli
+from gcpatch.data import images
+from gcpatch.explainers import registry
+
+MINI = ["--model", "mini_resnext", "--weights", "random"]
+
+
+def test_explain_draws_every_image(photos, tmp_path, capsys, refuse):
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    out = tmp_path / "maps"
+    assert cli.main(["explain", str(photos), *MINI, "--out", str(out), "--json"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert [plain(row["id"]) for row in rows] == ["broken", "photo0", "photo1"]
+    assert images.read_png(out / rows[1]["id"] / "overlay.png").shape == (224, 224, 3)
+    assert np.load(out / rows[2]["id"] / "heat.npy").shape == (7, 7)
+    assert rows[1]["label"]["name"]
+    line = refuse("explain", photos, *MINI, "--out", out, "--method", "lime")
+    assert "there is no method 'lime'; choose one of grad-cam, hirescam, grad-cam++" in line
+
+
+def test_a_second_run_in_the_same_folder_takes_the_same_images(photos, monkeypatch, capsys):
+    monkeypatch.chdir(photos)
+    (photos / "notes.heic").touch()
+    command = ["explain", ".", *MINI, "--json", "--out"]
+    for out, notes in (("maps", 0), ("maps", 1), ("more", 1)):
+        assert cli.main([*command, out]) == 0
+        printed, said = capsys.readouterr()
+        assert [row["source"] for row in json.loads(printed)] == ["photo0.png", "photo1.png"]
+        skipped, *left = [line for line in said.splitlines() if line.startswith("gcpatch")]
+        assert skipped == "gcpatch explain: skipped 1 file: 1 .heic"
+        assert len(left) == notes and all(
+            "left out " in line and "'./maps" in line for line in left
+        )
+
+
+def test_explain_by_another_method(photos, tmp_path, capsys):
+    source, out = str(photos / "photo0.png"), tmp_path / "maps"
+    options = ["--method", "gradient-x-input", "--label", "3", "--out", str(out)]
+    assert cli.main(["explain", source, *MINI, *options]) == 0
+    image = images.read_image(source, 224).astype(np.float32) / 255
+    wanted = jax.jit(gcpatch.gradient_x_input)(gcpatch.load("mini_resnext", "random"), image, 3)
+    heat = np.load(out / id_of(source) / "heat.npy")
+    assert heat.min() < 0 < heat.max()
+    np.testing.assert_allclose(heat, wanted, rtol=1e-3, atol=1e-4 * heat.max())
+
+
+def test_every_method_is_listed(capsys):
+    contract = (
+        "grad-cam hirescam grad-cam++ xgrad-cam layercam input-gradient gradient-x-input "
+        "smoothgrad integrated-gradients guided-backprop occlusion"
+    )
+    with pytest.raises(SystemExit) as end:
+        cli.main(["explain", "--method", "help"])
+    assert end.value.code == 0
+    found = capsys.readouterr().out.split()
+    assert found == [*registry.METHODS] and {*contract.split()} < {*found}
