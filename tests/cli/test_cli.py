@@ -7,13 +7,13 @@ from importlib import metadata
 import pytest
 
 from gcpatch import cli
+from gcpatch.attacks.objectives import OBJECTIVES
 from gcpatch.attacks.presets import PRESETS
 from gcpatch.attacks.regions import CORNERS
 from gcpatch.attacks.settings import OPTIMIZERS, STARTS
 from gcpatch.cli import models, printing
 from gcpatch.data.images import RESIZE_MODES
 from gcpatch.explainers.registry import METHODS
-from gcpatch.losses import OBJECTIVES
 from gcpatch.runs.campaign import PRECISIONS
 
 VERBS = ["demo", "attack", "explain", "convert", "verify", "models", "bench", "transfer", "report"]
