@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Losses, Problem, State, step
 from gcpatch.interpreters.hoisting import Hoisted, hoist
-from gcpatch.interpreters.incremental import Incremental, incremental, trace
+from gcpatch.interpreters.incremental import Incremental, incremental
+from gcpatch.interpreters.jaxpr import trace
 from gcpatch.networks import Network
 
 BATCH = PartitionSpec("batch")  # the one axis of a mesh of devices
@@ -113,7 +114,7 @@ def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1
 @lru_cache
 def _traced(structure, leaves, shape: tuple[int, ...], dtype):
     """One jaxpr for each network, so that jitted functions meet it again."""
-    return trace(_trunk, jax.tree.unflatten(structure, leaves), shape, dtype)
+    return trace(_trunk, jax.tree.unflatten(structure, leaves), shape=shape, dtype=dtype)
 
 
 @lru_cache(maxsize=1024)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import Explainer
 from gcpatch.explainers.scores import Score, logit
-from gcpatch.interpreters.incremental import trace
+from gcpatch.interpreters.jaxpr import trace
 from gcpatch.interpreters.sliding import Sliding, slide
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
@@ -100,5 +100,5 @@ def _sliding_of(network, image, rows, columns, window):
 @lru_cache(maxsize=64)
 def _slide(structure, leaves, shape, dtype, rows, columns, window):
     network = jax.tree.unflatten(structure, leaves)
-    jaxpr = trace(lambda network, images: network(images), network, shape, dtype)
+    jaxpr = trace(lambda network, images: network(images), network, shape=shape, dtype=dtype)
     return slide(jaxpr, rows, columns, window)

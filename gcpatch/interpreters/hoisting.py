@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
-from jax.extend import core
 
+from gcpatch.interpreters.jaxpr import bind, evaluate, evaluate_equations, read, variables
 from gcpatch.networks import layers
 
 KERNEL = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, layers.DIMENSIONS).rhs_spec
@@ -42,25 +42,25 @@ def hoist(program: Callable, weights: Any, *others: Any) -> Hoisted:
     jaxpr, count = closed.jaxpr, len(jax.tree.leaves(weights))
     first, second, known = [], [], dict.fromkeys(jaxpr.invars[:count])
     for equation in jaxpr.eqns:
-        read = list(_variables(equation.invars))
-        if read and known.keys() >= set(read) and _size(equation.outvars) <= _size(read):
+        inputs = list(variables(equation.invars))
+        if inputs and known.keys() >= set(inputs) and _size(equation.outvars) <= _size(inputs):
             first.append(equation)
             known |= dict.fromkeys(equation.outvars)
         else:
             second.append(equation)
-    wanted = {*_variables(jaxpr.outvars)}.union(*(_variables(e.invars) for e in second))
+    wanted = {*variables(jaxpr.outvars)}.union(*(variables(e.invars) for e in second))
     kept = [v for v in known if v in wanted and v not in jaxpr.invars]
     structure: Any = jax.tree.structure(shapes)
 
     def early(weights):
         values = dict(zip(jaxpr.invars, jax.tree.leaves(weights), strict=False))
-        return _read(_run(first, values), kept)
+        return read(evaluate_equations(first, values), kept)
 
     def late(found, *inputs):
         values = dict(zip([*kept, *jaxpr.constvars], [*found, *closed.consts], strict=True))
         values |= dict(zip(jaxpr.invars, jax.tree.leaves(inputs), strict=True))
-        values = _run(second, values)
-        return structure.unflatten(_read(values, jaxpr.outvars))
+        values = evaluate_equations(second, values)
+        return structure.unflatten(read(values, jaxpr.outvars))
 
     return Hoisted(early, late)
 
@@ -73,37 +73,6 @@ def in_usual_order(equation: Any, values: list[Any]) -> list[Any]:
     order = [numbers.rhs_spec[KERNEL.index(axis)] for axis in range(4)]
     params = equation.params | {"dimension_numbers": numbers._replace(rhs_spec=KERNEL)}
     return [equation.primitive.bind(values[0], lax.transpose(values[1], order), **params)]
-
-
-def bind(equation: Any, values: list[Any]) -> list[Any]:
-    """An equation's outputs, as JAX computes them."""
-    found = equation.primitive.get_bind_params(equation.params)
-    functions, params = found if isinstance(found, tuple) else ((), found)  # JAX before 0.10
-    outputs = equation.primitive.bind(*functions, *values, **params)
-    return outputs if equation.primitive.multiple_results else [outputs]
-
-
-def evaluate(closed: core.ClosedJaxpr, inputs: Iterable[Any], bind: Callable) -> list[Any]:
-    """A program's outputs, those of each equation by `bind(equation, values)`."""
-    jaxpr = closed.jaxpr
-    names, inputs = [*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *inputs]
-    return _read(_run(jaxpr.eqns, dict(zip(names, inputs, strict=True)), bind), jaxpr.outvars)
-
-
-def _run(equations: Iterable[Any], values: dict, bind: Callable = bind) -> dict:
-    """The values of all variables behind these equations."""
-    for equation in equations:
-        outputs = bind(equation, _read(values, equation.invars))
-        values |= dict(zip(equation.outvars, outputs, strict=True))
-    return values
-
-
-def _read(values: dict, names: Iterable[Any]) -> list[Any]:
-    return [name.val if isinstance(name, core.Literal) else values[name] for name in names]
-
-
-def _variables(names: Iterable[Any]) -> Iterable[Any]:
-    return (name for name in names if not isinstance(name, core.Literal))
 
 
 def _size(variables: Iterable[Any]) -> int:

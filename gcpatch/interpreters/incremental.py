@@ -32,8 +32,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array, Float, Int
 
-from gcpatch.interpreters.hoisting import bind
-from gcpatch.interpreters.relu import is_relu
+from gcpatch.interpreters.jaxpr import Equation, bind, evaluate, is_relu
 from gcpatch.networks import layers
 from gcpatch.networks.network import ArrayLike
 
@@ -315,7 +314,8 @@ class Incremental:
             memory.append([_keep(*part, origins) for part in parts])
             return values
 
-        evaluate(self.jaxpr, self.operations, params, image, complete, plain)
+        inputs = [*jax.tree.leaves(params), image[None]]
+        evaluate_changes(self.jaxpr, self.operations, inputs, complete, plain)
         return memory
 
     def step(self, params: Any, memory: Memory, tile: Float[Array, "s s c"]) -> Array:
@@ -325,46 +325,33 @@ class Incremental:
         def complete(operation, values):
             return list(map(_complete, values, operation.boxes, operation.hulls, next(kept)))
 
-        return evaluate(self.jaxpr, self.operations, params, tile, complete, apply)
+        inputs = [*jax.tree.leaves(params), tile[None]]
+        return evaluate_changes(self.jaxpr, self.operations, inputs, complete, apply)
 
 
-def evaluate(
-    closed: core.ClosedJaxpr, operations: Sequence[Operation | None], params: Any, image: Array,
-    complete: Callable, apply: Callable,
-) -> Array:  # fmt: skip
+def evaluate_changes(
+    closed: core.ClosedJaxpr,
+    operations: Sequence[Operation | None],
+    inputs: Sequence[Any],
+    complete: Callable,
+    apply: Callable,
+) -> Array:
     """A function of an image or of a tile: completes the inputs of what changes and applies it."""
-    jaxpr = closed.jaxpr
-    inputs = [*closed.consts, *jax.tree.leaves(params), image[None]]
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], inputs, strict=True))
-    for operation, equation in zip(operations, jaxpr.eqns, strict=False):
-        read = [v.val if isinstance(v, core.Literal) else values[v] for v in equation.invars]
+    remaining = iter(operations)
+
+    def bind_operation(equation: Equation, values: list[Any]) -> list[Any]:
+        operation = next(remaining)
         if operation is None:
-            outputs = bind(equation, read)
-        else:
-            outputs = apply(operation, equation, complete(operation, read))
-        values |= dict(zip(equation.outvars, outputs, strict=True))
-    return complete(operations[-1], [values[jaxpr.outvars[0]]])[0][0]
+            return bind(equation, values)
+        return apply(operation, equation, complete(operation, values))
+
+    output = evaluate(closed, inputs, bind_operation)
+    return complete(next(remaining), output)[0][0]
 
 
 def plain(operation: Operation, equation: Any, values: list[Any]) -> list[Any]:
     """An equation's outputs on whole maps."""
     return bind(equation, values)
-
-
-def trace(
-    function: Callable[[Any, Float[Array, "1 h w c"]], Array], params: Any,
-    shape: tuple[int, ...], dtype: Any = jnp.float32,
-) -> core.ClosedJaxpr:  # fmt: skip
-    """The jaxpr of a function of parameters and a batch of one image, a layer a primitive.
-
-    Args:
-        function: any pure function; the incremental evaluation is fast for CNNs.
-        params: a pytree of parameters, or of their shapes.
-        shape: of the image, (height, width, channel).
-        dtype: of the image.
-    """
-    with layers.plain():
-        return jax.make_jaxpr(function)(params, jax.ShapeDtypeStruct((1, *shape), dtype))
 
 
 def incremental(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -23,7 +24,7 @@ from gcpatch.interpreters.incremental import (
     Operation,
     Span,
     apply,
-    evaluate,
+    evaluate_changes,
     plain,
     plan,
     start,
@@ -78,7 +79,8 @@ class Sliding:
             memory.append([_keep(*part) for part in zip(values, operation.hulls, strict=True)])
             return values
 
-        output = evaluate(self.jaxpr, self.operations, params, image, complete, plain)
+        inputs = [*jax.tree.leaves(params), image[None]]
+        output = evaluate_changes(self.jaxpr, self.operations, inputs, complete, plain)
         return output, memory
 
     def step(
@@ -91,7 +93,8 @@ class Sliding:
             parts = zip(values, operation.hulls, next(kept), strict=True)
             return [_complete(*part, places) for part in parts]
 
-        return evaluate(self.jaxpr, self.operations, params, tile, complete, apply)
+        inputs = [*jax.tree.leaves(params), tile[None]]
+        return evaluate_changes(self.jaxpr, self.operations, inputs, complete, apply)
 
 
 def slide(
@@ -100,7 +103,7 @@ def slide(
     """Prepares a function for a square window at each of `rows` x `columns`.
 
     Args:
-        jaxpr: the function, from `gcpatch.incremental.trace`.
+        jaxpr: the function, from `gcpatch.interpreters.jaxpr.trace`.
         rows: of the window's top left pixel.
         columns: likewise.
         size: the window's side in pixels.

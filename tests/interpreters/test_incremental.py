@@ -13,7 +13,8 @@ from jax import lax
 from gcpatch.attacks.engine import reach_of, remember
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Problem, evaluate
-from gcpatch.interpreters.incremental import FULL, incremental, trace
+from gcpatch.interpreters.incremental import FULL, incremental
+from gcpatch.interpreters.jaxpr import trace
 from gcpatch.networks import PAPER, random
 from gcpatch.networks.layers import conv, max_pool
 
@@ -58,7 +59,7 @@ places = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1), st.intege
 
 def check(function, weights, image, tile, corner):
     """Compares both evaluations and their gradients by the tile; returns the prepared one."""
-    jaxpr = trace(function, weights, image.shape, image.dtype)
+    jaxpr = trace(function, weights, shape=image.shape, dtype=image.dtype)
     found, places = incremental(jaxpr, corner, tile.shape[0])
     memory = jax.jit(found.prepare)(weights, image, places)
 
@@ -116,7 +117,7 @@ def test_the_zoo_has_a_rule_for_everything(x64, name, corner):
 
 def test_it_keeps_frames_and_not_maps():
     network = random("mini_vgg")
-    found, places = incremental(trace(trunk, network, (224, 224, 3)), (0, 160), 64)
+    found, places = incremental(trace(trunk, network, shape=(224, 224, 3)), (0, 160), 64)
     memory = jax.eval_shape(found.prepare, network, jnp.zeros((224, 224, 3)), places)
     size = sum(leaf.size for leaf in jax.tree.leaves(memory))
     assert size < 50_000  # the first map alone has 401,408 values
@@ -126,7 +127,7 @@ def test_vmapped_and_jitted_it_gives_the_same(tiny_resnet):
     network = tiny_resnet
     generator = np.random.default_rng(0)
     images, tiles = (jnp.float32(generator.random((2, side, side, 3))) for side in (64, 20))
-    found, places = incremental(trace(trunk, network, (64, 64, 3)), (5, 40), 20)
+    found, places = incremental(trace(trunk, network, shape=(64, 64, 3)), (5, 40), 20)
     memories = jax.jit(jax.vmap(found.prepare, (None, 0, None)))(network, images, places)
     outputs = jax.jit(jax.vmap(found.step, (None, 0, 0)))(network, memories, tiles)
     changed = images.at[:, 5:25, 40:60].set(tiles)
@@ -136,7 +137,7 @@ def test_vmapped_and_jitted_it_gives_the_same(tiny_resnet):
 
 def test_places_of_one_shape_class_share_a_program():
     network = random("mini_vgg")  # its trunk has a stride of 16
-    jaxpr = trace(trunk, network, (224, 224, 3))
+    jaxpr = trace(trunk, network, shape=(224, 224, 3))
     inner, shifted, odd, corner = (
         incremental(jaxpr, place, 32) for place in [(64, 64), (96, 80), (65, 64), (0, 192)]
     )
@@ -152,7 +153,7 @@ def test_one_batch_may_hold_places_of_one_shape_class(tiny64):
     generator = np.random.default_rng(0)
     image, tile = (jnp.asarray(generator.random((side, side, 3))) for side in (48, 8))
     corners = [(20, 16), (16, 28)]
-    jaxpr = trace(trunk, network, image.shape, image.dtype)
+    jaxpr = trace(trunk, network, shape=image.shape, dtype=image.dtype)
     found = [incremental(jaxpr, corner, 8) for corner in corners]
     assert found[0][0] == found[1][0]
     reach, places = found[0][0], np.stack([places for _, places in found])
