@@ -10,12 +10,12 @@ from jax.extend import core
 from gcpatch.attacks import engine
 from gcpatch.attacks.regions import Patch
 from gcpatch.evaluation.bench import SIDE
-from gcpatch.networks import Network, layers
+from gcpatch.networks import Network, lowering
 
 
 def multiply_adds(function: Callable, *arguments: Any) -> int:
     """Of a function's convolutions and products, forward."""
-    with layers.plain():
+    with lowering.plain():
         return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 

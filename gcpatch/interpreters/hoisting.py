@@ -12,9 +12,9 @@ import jax
 from jax import lax
 
 from gcpatch.interpreters.jaxpr import bind, evaluate, evaluate_equations, read, variables
-from gcpatch.networks import layers
+from gcpatch.networks import lowering
 
-KERNEL = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, layers.DIMENSIONS).rhs_spec
+KERNEL = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, lowering.DIMENSIONS).rhs_spec
 
 
 class Hoisted(NamedTuple):

@@ -33,7 +33,7 @@ from jax.extend import core
 from jaxtyping import Array, Float, Int
 
 from gcpatch.interpreters.jaxpr import Equation, bind, evaluate, is_relu
-from gcpatch.networks import layers
+from gcpatch.networks import lowering
 from gcpatch.networks.network import ArrayLike
 
 FULL = "full"
@@ -102,7 +102,7 @@ def window(equation) -> Window | None:
     """The window of a convolution or of a maximum over windows, None where no rule fits."""
     params, inner = equation.params, slice(1, 3)
     if equation.primitive.name == "conv_general_dilated":
-        numbers = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, layers.DIMENSIONS)
+        numbers = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, lowering.DIMENSIONS)
         if (
             params["dimension_numbers"] != numbers
             or params["batch_group_count"] != 1
@@ -226,7 +226,7 @@ def apply(operation: Operation, equation, values) -> list[Any]:
     params = equation.params
     match equation.primitive.name if operation.output is not FULL else FULL:
         case "conv_general_dilated":
-            return [layers.conv(
+            return [lowering.conv(
                 _cut(values[0], operation.read), values[1],
                 params["window_strides"], operation.pads,
                 rhs_dilation=params["rhs_dilation"], precision=params["precision"],
@@ -235,7 +235,7 @@ def apply(operation: Operation, equation, values) -> list[Any]:
         case "reduce_window_max":
             size, strides = params["window_dimensions"][1:3], params["window_strides"][1:3]
             image = _cut(values[0], operation.read)
-            return [layers.max_pool(image, size, strides, operation.pads)]
+            return [lowering.max_pool(image, size, strides, operation.pads)]
         case "custom_jvp_call":
             return [jax.nn.relu(*values)]
         case _:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jaxtyping import Array, Float
 
-from gcpatch.networks import layers
+from gcpatch.networks import lowering
 
 Equation: TypeAlias = core.JaxprEqn
 Atom: TypeAlias = core.Var | core.Literal
@@ -35,7 +35,7 @@ def trace(
         shape: of the image, (height, width, channel).
         dtype: of the image.
     """
-    with layers.plain():
+    with lowering.plain():
         return jax.make_jaxpr(function)(params, jax.ShapeDtypeStruct((1, *shape), dtype))
 
 

@@ -28,7 +28,7 @@ from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Problem, evaluate
 from gcpatch.data import images
 from gcpatch.explainers import cam
-from gcpatch.networks import MINIS, Network, fill, layers, parameters, random
+from gcpatch.networks import MINIS, Network, fill, layers, lowering, parameters, random
 
 SIDE = 64
 
@@ -123,7 +123,7 @@ def same_padding(network, patch):
         padding = "SAME" if tuple(strides) == (2, 2) else padding
         groups, precision = options.get("feature_group_count", 1), options.get("precision")
         return lax.conv_general_dilated(
-            inputs, kernel, strides, padding, dimension_numbers=layers.DIMENSIONS,
+            inputs, kernel, strides, padding, dimension_numbers=lowering.DIMENSIONS,
             feature_group_count=groups, precision=precision,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from gcpatch.explainers.occlusion import _sliding_of, occlusion
 from gcpatch.interpreters.incremental import FULL
 from gcpatch.interpreters.relu import smooth
 from gcpatch.networks import MINIS, Network
-from gcpatch.networks.layers import conv, max_pool
+from gcpatch.networks.lowering import conv, max_pool
 
 run = jax.jit(lambda network, image: network(image))
 

@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from gcpatch.interpreters.hoisting import hoist
-from gcpatch.networks import layers
+from gcpatch.networks import lowering
 
 
 def _weights(seed=0):
@@ -16,7 +16,7 @@ def _weights(seed=0):
 
 def _loss(weights, image, scale):
     maps = lax.conv_general_dilated(
-        image, weights["kernel"], (1, 1), "SAME", dimension_numbers=layers.DIMENSIONS
+        image, weights["kernel"], (1, 1), "SAME", dimension_numbers=lowering.DIMENSIONS
     )
     return jnp.sum(jnp.tanh(maps + jnp.exp(weights["bias"])) ** 2) * scale
 

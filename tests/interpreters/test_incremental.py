@@ -16,7 +16,7 @@ from gcpatch.attacks.step import Problem, evaluate
 from gcpatch.interpreters.incremental import FULL, incremental
 from gcpatch.interpreters.jaxpr import trace
 from gcpatch.networks import PAPER, random
-from gcpatch.networks.layers import conv, max_pool
+from gcpatch.networks.lowering import conv, max_pool
 
 SIDE, CHANNELS = 17, 4
 
