@@ -68,12 +68,12 @@ def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[s
     clock, processor = seconds[:2].min(0) / seconds[2]
     whole = multiply_adds(lambda network, image: network(image), network, image)
     place = jax.ShapeDtypeStruct((*starts.shape[1:], 2), "int32")
-    shapes = jax.eval_shape(sliding.prepare, network, image)[1]
+    shapes = jax.eval_shape(sliding.precompute, network, image)[1]
     values = (
         name, len(places) ** 2, len(places) * len(chosen),
         *(f"{clock:.2f} s ({processor:.2f} s)" for clock, processor in seconds),
         f"{clock:.1f}x", f"{processor:.1f}x",
-        f"{whole / multiply_adds(sliding.step, network, shapes, tile, place):.1f}x",
+        f"{whole / multiply_adds(sliding.run, network, shapes, tile, place):.1f}x",
         f"{difference:.0e}",
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))

@@ -25,7 +25,7 @@ class Problem(NamedTuple):
     """One image to attack. In a batch every field has a leading axis.
 
     `heats` are the clean image's maps of its top class and of the target. `bound` is the most that
-    a pixel may change, None without a bound. `memory` is what `Incremental.step` needs of the
+    a pixel may change, None without a bound. `memory` is what `Incremental.run` needs of the
     image, None where it is evaluated in full.
     """
 
@@ -105,7 +105,7 @@ def evaluate(
     trunk, head = network.split()
     image = paste(problem.image, tile, problem.corner)
     if reach is not None and problem.memory is not None:
-        activations = reach.step(network, problem.memory, tile)
+        activations = reach.run(network, problem.memory, tile)
     else:
         activations = trunk(image)
     covered = coverage(

@@ -80,7 +80,7 @@ def _places(length: int, window: int, stride: int) -> tuple[int, ...]:
 
 @partial(jax.jit, static_argnums=0)
 def _prepare(sliding: Sliding, network, image):
-    return sliding.prepare(network, image)
+    return sliding.precompute(network, image)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -88,7 +88,7 @@ def _row(sliding: Sliding, network, memory, tile, row, columns):
     """The logits of the image with each window of one row covered, `[columns, classes]`."""
     row = jnp.broadcast_to(row, columns.shape)
     places = jnp.stack([row, jnp.asarray(columns)], -1)
-    return jax.vmap(sliding.step, (None, None, None, 0))(network, memory, tile, places)
+    return jax.vmap(sliding.run, (None, None, None, 0))(network, memory, tile, places)
 
 
 def _sliding_of(network, image, rows, columns, window):

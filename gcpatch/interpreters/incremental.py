@@ -3,7 +3,7 @@
 A patch changes few pixels, a convolution spreads a change by a few pixels more, and everything
 beyond keeps the value that it has for the clean image. `Incremental` is an interpreter of a
 network's jaxpr that makes use of this: it evaluates the network once for the clean image and keeps
-what lies around the growing rectangle (`prepare`), and then computes the rectangle alone (`step`),
+what lies around the growing rectangle (`precompute`), and then computes that alone (`run`),
 for as many patches as wanted. Values and gradients are those of the full evaluation.
 
 How a rectangle grows: rows [low, high) of a map of n rows, seen through windows of k rows with
@@ -302,10 +302,10 @@ class Incremental:
     jaxpr: core.ClosedJaxpr
     operations: tuple[Operation | None, ...]
 
-    def prepare(
+    def precompute(
         self, params: Any, image: Float[Array, "h w c"], places: Int[ArrayLike, "n 2"]
     ) -> Memory:
-        """Evaluates the function for the clean image and keeps what `step` needs."""
+        """Evaluates the function for the clean image and keeps what `run` needs."""
         origins = iter(jnp.asarray(places))
         memory: Memory = []
 
@@ -318,7 +318,7 @@ class Incremental:
         evaluate_changes(self.jaxpr, self.operations, inputs, complete, plain)
         return memory
 
-    def step(self, params: Any, memory: Memory, tile: Float[Array, "s s c"]) -> Array:
+    def run(self, params: Any, memory: Memory, tile: Float[Array, "s s c"]) -> Array:
         """The function of the clean image with this tile in the square's place."""
         kept = iter(memory)
 
@@ -365,7 +365,7 @@ def incremental(
         size: the square's side in pixels.
 
     Returns:
-        The evaluation, the same for all places of one shape class; and the places, for `prepare`.
+        The evaluation, the same for all places of one shape class; and where, for `precompute`.
     """
     box = (Span(corner[0], corner[0] + size), Span(corner[1], corner[1] + size))
     shaped = [_shape(operation) for operation in plan(jaxpr.jaxpr, box)]

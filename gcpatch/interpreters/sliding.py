@@ -71,8 +71,8 @@ class Sliding:
     jaxpr: core.ClosedJaxpr
     operations: tuple[Operation | None, ...]
 
-    def prepare(self, params: Any, image: Float[Array, "h w c"]) -> tuple[Array, Memory]:
-        """The function of the clean image, and what `step` needs of it, the same for all places."""
+    def precompute(self, params: Any, image: Float[Array, "h w c"]) -> tuple[Array, Memory]:
+        """The function of the clean image, and what `run` needs of it, the same for all places."""
         memory: Memory = []
 
         def complete(operation, values):
@@ -83,7 +83,7 @@ class Sliding:
         output = evaluate_changes(self.jaxpr, self.operations, inputs, complete, plain)
         return output, memory
 
-    def step(
+    def run(
         self, params: Any, memory: Memory, tile: Float[Array, "s s c"], starts: Starts
     ) -> Array:
         """The function of the clean image with this tile in one place, given by its starts."""
@@ -110,7 +110,7 @@ def slide(
 
     Returns:
         The evaluation; and for each row and each column where its views start. Stacked along a last
-        axis, those of one row and one column are a place for `step`.
+        axis, those of one row and one column are a place for `run`.
     """
     count = max(len(rows), len(columns))  # a row's rectangles are the same in all columns
     corners = [
