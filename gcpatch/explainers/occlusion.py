@@ -101,4 +101,4 @@ def _sliding_of(network, image, rows, columns, window):
 def _slide(structure, leaves, shape, dtype, rows, columns, window):
     network = jax.tree.unflatten(structure, leaves)
     jaxpr = trace(lambda network, images: network(images), network, shape=shape, dtype=dtype)
-    return slide(jaxpr, rows, columns, window)
+    return slide(jaxpr, rows=rows, columns=columns, size=window)

@@ -76,6 +76,12 @@ def variables(atoms: Iterable[Atom]) -> Iterator[core.Var]:
     return (atom for atom in atoms if not isinstance(atom, core.Literal))
 
 
+def shape_of(atom: Atom) -> tuple[int, ...]:
+    """The shape of an equation's input or output."""
+    kind: Any = atom.aval
+    return kind.shape
+
+
 def jaxprs_inside(equation: Equation) -> list[core.Jaxpr]:
     """The programs that an equation carries: of a `jit`, a loop, a function with a derivative."""
     leaves: list[Any] = jax.tree.leaves(equation.params, is_leaf=_is_jaxpr)
