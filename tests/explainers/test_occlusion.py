@@ -140,9 +140,13 @@ def test_a_function_to_jit_vmap_and_grad(tiny64):
 
 @pytest.mark.parametrize(
     ("window", "stride", "message"),
-    [(17, 8, "the window is 17 pixels; it must be 1 to 16"), (0, 1, "the window is 0"),
-     (4, 5, "the stride is 5 pixels; it must be 1 to 4"), (4, 0, "the stride is 0")],
-)  # fmt: skip
+    [
+        (17, 8, "the window is 17 pixels; it must be 1 to 16"),
+        (0, 1, "the window is 0"),
+        (4, 5, "the stride is 5 pixels; it must be 1 to 4"),
+        (4, 0, "the stride is 0"),
+    ],
+)
 def test_windows_that_do_not_fit_are_refused(tiny, window, stride, message):
     with pytest.raises(UserError, match=message):
         occlusion(tiny, jnp.ones((16, 16, 3)), 0, window=window, stride=stride)

@@ -47,13 +47,16 @@ def layer(kind, kernel, stride, pad, groups):
         "tanh": lambda x, weight: jnp.tanh(x) + 0.1,
         "sum": lambda x, weight: x + same(x, weight),
         "unknown": lambda x, weight: x - x.mean((1, 2), keepdims=True),
-    }[kind]  # fmt: skip
+    }[kind]
 
 
 layers = st.tuples(
     st.sampled_from(["conv", "relu", "pool", "norm", "tanh", "sum", "unknown"]),
-    st.integers(1, 4), st.integers(1, 3), st.integers(0, 1), st.sampled_from([1, 2]),
-)  # fmt: skip
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(0, 1),
+    st.sampled_from([1, 2]),
+)
 places = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1), st.integers(1, SIDE))
 
 
@@ -187,9 +190,14 @@ def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offset
     worst = {}
     for corner in PLACES:
         problem = Problem(
-            image, jnp.asarray(0), jnp.asarray(1), jnp.ones((), kind),
-            jnp.asarray(corner, jnp.int32), jax.random.key(0), jnp.zeros((2, 1, 1), kind),
-        )  # fmt: skip
+            image,
+            jnp.asarray(0),
+            jnp.asarray(1),
+            jnp.ones((), kind),
+            jnp.asarray(corner, jnp.int32),
+            jax.random.key(0),
+            jnp.zeros((2, 1, 1), kind),
+        )
         reach, places = reach_of(network, image.shape, image.dtype, corner, 64)
         remembered = remember(network, problem, reach, places)
         full = compiled(network, tile, problem, None)
