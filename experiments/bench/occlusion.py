@@ -46,10 +46,8 @@ def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[s
     """A row of the table."""
     network = random(name)
     image = jnp.asarray(np.random.default_rng(0).random((side, side, 3), np.float32))
-    places = occlusion._places(side, window, stride)
-    sliding, row_starts, starts = occlusion._sliding_of(network, image, places, places, window)
-    memory = occlusion._prepare(sliding, network, image)[1]
-    tile = jnp.zeros((window, window, 3))
+    windows = occlusion.windows_over(network, image, window=window, stride=stride)
+    places, tile = windows.rows, jnp.zeros((window, window, 3))
     run = jax.jit(lambda network, images: network(images))
 
     def covered(row: int) -> jax.Array:
@@ -59,7 +57,7 @@ def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[s
     ways: tuple[Callable[[int, jax.Array], jax.Array], ...] = (
         lambda row, images: jnp.concatenate([run(network, one[None]) for one in images]),
         lambda row, images: run(network, images),
-        lambda row, images: occlusion._row(sliding, network, memory, tile, row_starts[row], starts),
+        lambda row, images: windows.covered(row, tile),
     )
     chosen = np.linspace(0, len(places) - 1, min(rows, len(places))).round().astype(int)
     for way in ways:
@@ -75,8 +73,8 @@ def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[s
     seconds *= len(places) / len(chosen)
     clock, processor = seconds[:2].min(0) / seconds[2]
     whole = multiply_adds(lambda network, image: network(image), network, image)
-    place = jax.ShapeDtypeStruct((*starts.shape[1:], 2), "int32")
-    shapes = jax.eval_shape(sliding.prepare, network, image)[1]
+    place = jax.ShapeDtypeStruct((*windows.slid.columns.shape[1:], 2), "int32")
+    reached = multiply_adds(windows.slid.program.run, network, windows.memory, tile, place)
     values = (
         name,
         len(places) ** 2,
@@ -84,7 +82,7 @@ def measure(name: str, side: int, window: int, stride: int, rows: int) -> dict[s
         *(f"{clock:.2f} s ({processor:.2f} s)" for clock, processor in seconds),
         f"{clock:.1f}x",
         f"{processor:.1f}x",
-        f"{whole / multiply_adds(sliding.step, network, shapes, tile, place):.1f}x",
+        f"{whole / reached:.1f}x",
         f"{difference:.0e}",
     )
     return dict(zip(COLUMNS, values, strict=True))

@@ -10,12 +10,12 @@ from jax.extend import core
 from gcpatch.attacks import engine
 from gcpatch.attacks.regions import Patch
 from gcpatch.evaluation.bench import SIDE
-from gcpatch.networks import Network, layers
+from gcpatch.networks import Network, lowering
 
 
 def multiply_adds(function: Callable, *arguments: Any) -> int:
     """Of a function's convolutions and products, forward."""
-    with layers.plain():
+    with lowering.plain():
         return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
@@ -50,5 +50,5 @@ def trunk_work(network: Network, size: int) -> tuple[int, int]:
     tile = jax.ShapeDtypeStruct((size, size, 3), "float32")
     corner = Patch(size).corner(SIDE, SIDE)
     reach, places = engine.reach_of(network, image.shape, image.dtype, corner, size)
-    memory = jax.eval_shape(reach.prepare, network, image, places)
-    return multiply_adds(trunk, network, image), multiply_adds(reach.step, network, memory, tile)
+    memory = jax.eval_shape(reach.precompute, network, image, places)
+    return multiply_adds(trunk, network, image), multiply_adds(reach.run, network, memory, tile)

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Losses, Problem, State, step
 from gcpatch.interpreters.hoisting import Hoisted, hoist
-from gcpatch.interpreters.incremental import Incremental, incremental, trace
+from gcpatch.interpreters.incremental import Incremental, incremental
+from gcpatch.interpreters.jaxpr import trace
 from gcpatch.networks import Network
 
 BATCH = PartitionSpec("batch")  # the one axis of a mesh of devices
@@ -37,10 +38,10 @@ def advance(
     """
     if jax.default_backend() != "cpu":
         return steps(network, states, problems, attack, count, reach, mesh)
-    early, late = one_step(network, states, problems, attack, reach, mesh)
-    found, history = early(network), []
+    known, unknown = one_step(network, states, problems, attack, reach, mesh)
+    residuals, history = known(network), []
     for _ in range(count):
-        states, losses = late(found, network, states, problems, attack)
+        states, losses = unknown(residuals, network, states, problems, attack)
         history.append(losses)
     return states, jax.tree.map(lambda *parts: np.stack(parts), *history)
 
@@ -71,9 +72,9 @@ def _shape(leaf: Any, parts: int = 1) -> jax.ShapeDtypeStruct:
 def _one_step(structure, leaves, reach, mesh) -> Hoisted:
     (network, attack), (states, problems) = jax.tree.unflatten(structure, leaves)
     step = partial(_steps, count=None, reach=reach)
-    early, late = hoist(step, network, states, problems, attack)
-    late = _on(mesh, late, BATCH, weights=2)
-    return Hoisted(jax.jit(early), jax.jit(late, donate_argnums=2))
+    known, unknown = hoist(step, network, states, problems, attack)
+    unknown = _on(mesh, unknown, BATCH, weights=2)
+    return Hoisted(jax.jit(known), jax.jit(unknown, donate_argnums=2))
 
 
 def _steps(
@@ -129,7 +130,7 @@ def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1
 @lru_cache
 def _traced(structure, leaves, shape: tuple[int, ...], dtype):
     """One jaxpr for each network, so that jitted functions meet it again."""
-    return trace(_trunk, jax.tree.unflatten(structure, leaves), shape, dtype)
+    return trace(_trunk, jax.tree.unflatten(structure, leaves), shape=shape, dtype=dtype)
 
 
 @lru_cache(maxsize=1024)
@@ -149,4 +150,4 @@ def reach_of(
 @partial(jax.jit, static_argnames="reach")
 def remember(network: Network, problem: Problem, reach: Incremental, places) -> Problem:
     """The problem with what the incremental evaluation needs of its clean image."""
-    return problem._replace(memory=reach.prepare(network, problem.image, places))
+    return problem._replace(memory=reach.precompute(network, problem.image, places))

@@ -23,7 +23,7 @@ class Problem(NamedTuple):
 
     `clean_heat` is the clean image's map of its top class, `clean_heat_of_target` that of the
     target. `bound` is the most that a pixel may change, None without a bound. `memory` is what
-    `Incremental.step` needs of the image, None where it is evaluated in full.
+    `Incremental.run` needs of the image, None where it is evaluated in full.
     """
 
     image: Float[Array, "h w 3"]
@@ -94,7 +94,7 @@ def evaluate(
     trunk, head = network.split()
     image = paste(problem.image, tile, problem.corner)
     if reach is not None and problem.memory is not None:
-        activations = reach.step(network, problem.memory, tile)
+        activations = reach.run(network, problem.memory, tile)
     else:
         activations = trunk(image)
     covered = coverage(

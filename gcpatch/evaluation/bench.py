@@ -112,9 +112,9 @@ def measure(
     weights: Any = (network,)
     with jax.default_matmul_precision(precision):
         if count is None:
-            early, late = engine.one_step(network, states, problems, how, reach)
-            weights = early(network), network
-            program = late.lower(*weights, states, problems, how).compile()
+            known, unknown = engine.one_step(network, states, problems, how, reach)
+            weights = known(network), network
+            program = unknown.lower(*weights, states, problems, how).compile()
         else:
             program = engine.steps.lower(network, states, problems, how, count, reach).compile()
     compile_seconds = time.perf_counter() - start

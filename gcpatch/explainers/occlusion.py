@@ -1,6 +1,7 @@
 """Explanation of pixels by occlusion: what the score loses when a window is covered."""
 
 from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,22 @@ from jaxtyping import Array, Float, Int
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import Explainer
 from gcpatch.explainers.scores import Score, logit
-from gcpatch.interpreters.incremental import trace
-from gcpatch.interpreters.sliding import Sliding, slide
+from gcpatch.interpreters.jaxpr import trace
+from gcpatch.interpreters.sliding import Slid, Sliding, slide
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
 
 def occlusion(
-    network: Network, image: Float[ArrayLike, "h w 3"], label: Int[Array, ""] | int,
-    *, window: int = 16, stride: int = 8, baseline: Float[ArrayLike, "3"] | float = 0.0,
+    network: Network,
+    image: Float[ArrayLike, "h w 3"],
+    label: Int[Array, ""] | int,
+    *,
+    window: int = 16,
+    stride: int = 8,
+    baseline: Float[ArrayLike, "3"] | float = 0.0,
     score: Score = logit,
-) -> Float[Array, "h w"]:  # fmt: skip
+) -> Float[Array, "h w"]:
     """Occlusion: s(x) - s(x with a window covered), at each pixel the mean of the windows over it.
 
     Zeiler and Fergus, "Visualizing and understanding convolutional networks", ECCV 2014, section
@@ -43,26 +49,90 @@ def occlusion(
         UserError: the window does not fit into the image, or the stride leaves pixels out.
     """
     image = jnp.asarray(image)
-    rows, columns = (_places(length, window, stride) for length in image.shape[:2])
-    sliding, row_starts, column_starts = _sliding_of(network, image, rows, columns, window)
-    logits, memory = _prepare(sliding, network, image)
+    windows = windows_over(network, image, window=window, stride=stride)
     tile = jnp.broadcast_to(jnp.asarray(baseline, image.dtype), (window, window, 3))
-    occluded = jnp.stack([
-        _row(sliding, network, memory, tile, starts, column_starts) for starts in row_starts
-    ])  # fmt: skip
-    scores = jax.vmap(jax.vmap(lambda found: score(found, label)))(occluded)
+    occluded = jnp.stack([windows.covered(row, tile) for row in range(len(windows.rows))])
+    scores = jax.vmap(jax.vmap(lambda logits: score(logits, label)))(occluded)
     over = [
         np.stack([(np.arange(length) - place) // window == 0 for place in places])
-        for length, places in zip(image.shape[:2], (rows, columns), strict=True)
+        for length, places in zip(image.shape[:2], (windows.rows, windows.columns), strict=True)
     ]
     sums = jnp.einsum(
-        "ij,ih,jw->hw", score(logits, label) - scores, *(jnp.asarray(o, image.dtype) for o in over),
+        "ij,ih,jw->hw",
+        score(windows.logits, label) - scores,
+        *(jnp.asarray(covers, image.dtype) for covers in over),
         precision=jax.lax.Precision.HIGHEST,
-    )  # fmt: skip
-    return sums / np.outer(*(o.sum(0) for o in over))
+    )
+    return sums / np.outer(*(covers.sum(0) for covers in over))
 
 
 METHODS: dict[str, Explainer] = {"occlusion": occlusion}
+
+
+class Windows(NamedTuple):
+    """A network and an image, prepared for one window after the other; `windows_over` makes it.
+
+    Attributes:
+        network: the network.
+        rows: where windows begin, in pixels.
+        columns: likewise; there is a window at each of `rows` x `columns`.
+        logits: of the image as it is.
+        memory: what the evaluation keeps of the image as it is.
+        slid: the evaluation, and where its views start for each row and each column.
+    """
+
+    network: Network
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    logits: Float[Array, " classes"]
+    memory: Any
+    slid: Slid
+
+    def covered(self, row: int, tile: Float[Array, "s s 3"]) -> Float[Array, "columns classes"]:
+        """The logits of the image with each window of one row covered.
+
+        Args:
+            row: an index of `rows`.
+            tile: the pixels that cover a window, in [0, 1].
+        """
+        program, row_starts, column_starts = self.slid
+        return _row(program, self.network, self.memory, tile, row_starts[row], column_starts)
+
+
+def windows_over(
+    network: Network, image: Float[Array, "h w 3"], *, window: int, stride: int
+) -> Windows:
+    """Prepares a network and an image for covering windows of the image.
+
+    Args:
+        network: the network.
+        image: RGB in [0, 1].
+        window: the side of a window in pixels.
+        stride: pixels from one window to the next.
+
+    Raises:
+        UserError: the window does not fit into the image, or the stride leaves pixels out.
+    """
+    rows, columns = (_places(length, window, stride) for length in image.shape[:2])
+    leaves, structure = jax.tree.flatten(network)
+    slid = _slide(
+        structure,
+        tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves),
+        shape=image.shape,
+        dtype=image.dtype,
+        rows=rows,
+        columns=columns,
+        window=window,
+    )
+    logits, memory = _precompute(slid.program, network, image)
+    return Windows(
+        network=network,
+        rows=rows,
+        columns=columns,
+        logits=logits,
+        memory=memory,
+        slid=slid,
+    )
 
 
 def _places(length: int, window: int, stride: int) -> tuple[int, ...]:
@@ -79,26 +149,20 @@ def _places(length: int, window: int, stride: int) -> tuple[int, ...]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _prepare(sliding: Sliding, network, image):
-    return sliding.prepare(network, image)
+def _precompute(program: Sliding, network, image):
+    return program.precompute(network, image)
 
 
 @partial(jax.jit, static_argnums=0)
-def _row(sliding: Sliding, network, memory, tile, row, columns):
+def _row(program: Sliding, network, memory, tile, row, columns):
     """The logits of the image with each window of one row covered, `[columns, classes]`."""
     row = jnp.broadcast_to(row, columns.shape)
     places = jnp.stack([row, jnp.asarray(columns)], -1)
-    return jax.vmap(sliding.step, (None, None, None, 0))(network, memory, tile, places)
-
-
-def _sliding_of(network, image, rows, columns, window):
-    leaves, structure = jax.tree.flatten(network)
-    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    return _slide(structure, shapes, image.shape, image.dtype, rows, columns, window)
+    return jax.vmap(program.run, (None, None, None, 0))(network, memory, tile, places)
 
 
 @lru_cache(maxsize=64)
-def _slide(structure, leaves, shape, dtype, rows, columns, window):
+def _slide(structure, leaves, *, shape, dtype, rows, columns, window) -> Slid:
     network = jax.tree.unflatten(structure, leaves)
-    jaxpr = trace(lambda network, images: network(images), network, shape, dtype)
-    return slide(jaxpr, rows, columns, window)
+    jaxpr = trace(lambda network, images: network(images), network, shape=shape, dtype=dtype)
+    return slide(jaxpr, rows=rows, columns=columns, size=window)

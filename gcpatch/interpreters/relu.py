@@ -10,11 +10,10 @@ from functools import partial
 from typing import Any
 
 import jax
-from jax.extend import core
 from jaxtyping import Array, Float
 
 from gcpatch.errors import UserError
-from gcpatch.interpreters.hoisting import bind, evaluate
+from gcpatch.interpreters.jaxpr import Equation, bind, evaluate, is_relu, jaxprs_inside
 from gcpatch.networks import Network
 from gcpatch.networks.network import Stage
 
@@ -79,15 +78,8 @@ def smooth(network: Network, beta: float = 10.0) -> Network:
     return Exchanged(network, Softplus(beta))
 
 
-def is_relu(equation: Any) -> bool:
-    """Whether an equation of a jaxpr is a call of `jax.nn.relu`."""
-    if equation.primitive.name != "custom_jvp_call":
-        return False
-    inner = equation.params["call_jaxpr"].jaxpr.eqns
-    return [found.params.get("name") for found in inner] == ["relu"]
-
-
-def _bind(rectifier: Rectifier, equation: Any, values: list[Any]) -> list[Any]:
+def _bind(rectifier: Rectifier, equation: Equation, values: list[Any]) -> list[Any]:
+    """An equation's outputs with the rectifier in the place of ReLU, also inside a `jax.jit`."""
     if is_relu(equation):
         return [rectifier(*values)]
     if not _has_relu(equation):
@@ -97,11 +89,6 @@ def _bind(rectifier: Rectifier, equation: Any, values: list[Any]) -> list[Any]:
     return evaluate(equation.params["jaxpr"], values, partial(_bind, rectifier))
 
 
-def _has_relu(equation: Any) -> bool:
-    inner: list[Any] = jax.tree.leaves(equation.params, is_leaf=_is_jaxpr)
-    equations = [e for part in inner if _is_jaxpr(part) for e in getattr(part, "jaxpr", part).eqns]
-    return is_relu(equation) or any(map(_has_relu, equations))
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
+def _has_relu(equation: Equation) -> bool:
+    inner = (part for jaxpr in jaxprs_inside(equation) for part in jaxpr.eqns)
+    return is_relu(equation) or any(map(_has_relu, inner))

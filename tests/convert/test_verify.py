@@ -28,7 +28,7 @@ from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Problem, evaluate
 from gcpatch.data import images
 from gcpatch.explainers import cam
-from gcpatch.networks import MINIS, Network, fill, layers, parameters, random
+from gcpatch.networks import MINIS, Network, fill, layers, lowering, parameters, random
 
 SIDE = 64
 
@@ -127,7 +127,7 @@ def same_padding(network, patch):
             kernel,
             strides,
             padding,
-            dimension_numbers=layers.DIMENSIONS,
+            dimension_numbers=lowering.DIMENSIONS,
             feature_group_count=groups,
             precision=precision,
         )

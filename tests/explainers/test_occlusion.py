@@ -13,11 +13,10 @@ import gcpatch
 from gcpatch.data import scenes
 from gcpatch.errors import UserError
 from gcpatch.explainers import scores
-from gcpatch.explainers.occlusion import _sliding_of, occlusion
-from gcpatch.interpreters.incremental import FULL
+from gcpatch.explainers.occlusion import occlusion, windows_over
 from gcpatch.interpreters.relu import smooth
 from gcpatch.networks import MINIS, Network
-from gcpatch.networks.layers import conv, max_pool
+from gcpatch.networks.lowering import conv, max_pool
 
 run = jax.jit(lambda network, image: network(image))
 
@@ -107,12 +106,12 @@ def test_a_network_whose_rectifier_has_no_rule(tiny64):
 
 
 def test_one_program_serves_all_windows_and_most_of_a_network_is_not_put_together(tiny64):
-    places = tuple(range(0, 49, 8))
-    sliding, rows, columns = _sliding_of(tiny64, pixels(64, 64), places, places, 16)
-    kinds = [operation.output for operation in sliding.operations if operation]
+    windows = windows_over(tiny64, pixels(64, 64), window=16, stride=8)
+    program, rows, columns = windows.slid
+    inside = [operation.inside for operation in program.operations if operation]
     # normalisation (2), convolution, bias, ReLU, pooling, convolution, bias, ReLU
-    inside = kinds.index(FULL)
-    assert inside >= 9 and {*kinds[inside:]} == {FULL}
+    count = inside.index(False)
+    assert count >= 9 and not any(inside[count:])
     assert rows.shape == columns.shape == (7, len(rows[0]), 3)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from gcpatch.interpreters.hoisting import hoist
-from gcpatch.networks import layers
+from gcpatch.networks import lowering
 
 
 def _weights(seed=0):
@@ -16,7 +16,7 @@ def _weights(seed=0):
 
 def _loss(weights, image, scale):
     maps = lax.conv_general_dilated(
-        image, weights["kernel"], (1, 1), "SAME", dimension_numbers=layers.DIMENSIONS
+        image, weights["kernel"], (1, 1), "SAME", dimension_numbers=lowering.DIMENSIONS
     )
     return jnp.sum(jnp.tanh(maps + jnp.exp(weights["bias"])) ** 2) * scale
 
@@ -35,33 +35,33 @@ def _names(function, *inputs):
 
 
 def test_a_program_in_two_parts_is_the_program():
-    early, late = hoist(_program, _weights(5), _images(6), 0.1)
+    known, unknown = hoist(_program, _weights(5), _images(6), 0.1)
     weights, images = _weights(), _images()
-    found = jax.jit(late)(jax.jit(early)(weights), weights, images, 2.0)
+    found = jax.jit(unknown)(jax.jit(known)(weights), weights, images, 2.0)
     wanted = jax.jit(_program)(weights, images, 2.0)
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6), found, wanted)
     assert np.ptp(found["found"][1]) > 0
 
 
-def test_what_the_weights_decide_is_done_early():
+def test_what_the_weights_decide_is_known():
     weights, images = _weights(), _images()
-    early, late = hoist(_program, weights, images, 1.0)
-    assert {"rev", "transpose", "exp"} <= {*_names(early, weights)}
-    rest = _names(late, early(weights), weights, images, 1.0)
+    known, unknown = hoist(_program, weights, images, 1.0)
+    assert {"rev", "transpose", "exp"} <= {*_names(known, weights)}
+    rest = _names(unknown, known(weights), weights, images, 1.0)
     assert "conv_general_dilated" in rest
     assert not {"rev", "exp"} & {*rest}
     assert {"rev", "exp"} <= {*_names(_program, weights, images, 1.0)}
 
 
-def test_nothing_grows_early():
+def test_nothing_known_is_larger_than_what_it_comes_from():
     weights, images = {"bias": np.ones(6)}, _images()
 
     def program(weights, images):
         return jnp.broadcast_to(weights["bias"] * 2, (100, 6)) + images.sum()
 
-    early, late = hoist(program, weights, images)
-    assert [found.shape for found in early(weights)] == [(6,)]
+    known, unknown = hoist(program, weights, images)
+    assert [found.shape for found in known(weights)] == [(6,)]
     np.testing.assert_allclose(
-        late(early(weights), weights, images), program(weights, images), rtol=1e-6
+        unknown(known(weights), weights, images), program(weights, images), rtol=1e-6
     )

@@ -13,9 +13,10 @@ from jax import lax
 from gcpatch.attacks.engine import reach_of, remember
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Problem, evaluate
-from gcpatch.interpreters.incremental import FULL, incremental, trace
+from gcpatch.interpreters.incremental import incremental
+from gcpatch.interpreters.jaxpr import trace
 from gcpatch.networks import PAPER, random
-from gcpatch.networks.layers import conv, max_pool
+from gcpatch.networks.lowering import conv, max_pool
 
 SIDE, CHANNELS = 17, 4
 
@@ -61,16 +62,16 @@ places = st.tuples(st.integers(0, SIDE - 1), st.integers(0, SIDE - 1), st.intege
 
 def check(function, weights, image, tile, corner):
     """Compares both evaluations and their gradients by the tile; returns the prepared one."""
-    jaxpr = trace(function, weights, image.shape, image.dtype)
+    jaxpr = trace(function, weights, shape=image.shape, dtype=image.dtype)
     found, places = incremental(jaxpr, corner, tile.shape[0])
-    memory = jax.jit(found.prepare)(weights, image, places)
+    memory = jax.jit(found.precompute)(weights, image, places)
 
     def full(tile):
         changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
         return function(weights, changed[None])[0]
 
     def fast(tile):
-        return found.step(weights, memory, tile)
+        return found.run(weights, memory, tile)
 
     def both(function):
         output, back = jax.vjp(function, tile)
@@ -113,14 +114,13 @@ def test_the_zoo_has_a_rule_for_everything(x64, name, corner):
     generator = np.random.default_rng(0)
     image, tile = (jnp.asarray(generator.random((side, side, 3))) for side in (64, 32))
     found = check(trunk, network, image, tile, corner)
-    *operations, _ = found.operations
-    assert all(operation is None or operation.output is not FULL for operation in operations)
+    assert all(operation is None or operation.inside for operation in found.operations)
 
 
 def test_it_keeps_frames_and_not_maps():
     network = random("mini_vgg")
-    found, places = incremental(trace(trunk, network, (224, 224, 3)), (0, 160), 64)
-    memory = jax.eval_shape(found.prepare, network, jnp.zeros((224, 224, 3)), places)
+    found, places = incremental(trace(trunk, network, shape=(224, 224, 3)), (0, 160), 64)
+    memory = jax.eval_shape(found.precompute, network, jnp.zeros((224, 224, 3)), places)
     size = sum(leaf.size for leaf in jax.tree.leaves(memory))
     assert size < 50_000  # the first map alone has 401,408 values
 
@@ -129,9 +129,9 @@ def test_vmapped_and_jitted_it_gives_the_same(tiny_resnet):
     network = tiny_resnet
     generator = np.random.default_rng(0)
     images, tiles = (jnp.float32(generator.random((2, side, side, 3))) for side in (64, 20))
-    found, places = incremental(trace(trunk, network, (64, 64, 3)), (5, 40), 20)
-    memories = jax.jit(jax.vmap(found.prepare, (None, 0, None)))(network, images, places)
-    outputs = jax.jit(jax.vmap(found.step, (None, 0, 0)))(network, memories, tiles)
+    found, places = incremental(trace(trunk, network, shape=(64, 64, 3)), (5, 40), 20)
+    memories = jax.jit(jax.vmap(found.precompute, (None, 0, None)))(network, images, places)
+    outputs = jax.jit(jax.vmap(found.run, (None, 0, 0)))(network, memories, tiles)
     changed = images.at[:, 5:25, 40:60].set(tiles)
     expected = jax.vmap(network.split()[0])(changed)
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
@@ -139,7 +139,7 @@ def test_vmapped_and_jitted_it_gives_the_same(tiny_resnet):
 
 def test_places_of_one_shape_class_share_a_program():
     network = random("mini_vgg")  # its trunk has a stride of 16
-    jaxpr = trace(trunk, network, (224, 224, 3))
+    jaxpr = trace(trunk, network, shape=(224, 224, 3))
     inner, shifted, odd, corner = (
         incremental(jaxpr, place, 32) for place in [(64, 64), (96, 80), (65, 64), (0, 192)]
     )
@@ -155,12 +155,12 @@ def test_one_batch_may_hold_places_of_one_shape_class(tiny64):
     generator = np.random.default_rng(0)
     image, tile = (jnp.asarray(generator.random((side, side, 3))) for side in (48, 8))
     corners = [(20, 16), (16, 28)]
-    jaxpr = trace(trunk, network, image.shape, image.dtype)
+    jaxpr = trace(trunk, network, shape=image.shape, dtype=image.dtype)
     found = [incremental(jaxpr, corner, 8) for corner in corners]
     assert found[0][0] == found[1][0]
     reach, places = found[0][0], np.stack([places for _, places in found])
-    memories = jax.vmap(reach.prepare, (None, None, 0))(network, image, places)
-    outputs = jax.vmap(reach.step, (None, 0, None))(network, memories, tile)
+    memories = jax.vmap(reach.precompute, (None, None, 0))(network, image, places)
+    outputs = jax.vmap(reach.run, (None, 0, None))(network, memories, tile)
     for output, corner in zip(outputs, corners, strict=True):
         changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
         expected = network.split()[0](changed)

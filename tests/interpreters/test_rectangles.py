@@ -1,0 +1,84 @@
+"""What the rules say of rectangles is what windows do, counted in pixels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gcpatch.interpreters.jaxpr import trace
+from gcpatch.interpreters.rectangles import FULL, Box, Change, Span, plan
+from gcpatch.networks.lowering import conv, max_pool
+
+LENGTH = 11
+
+
+def planned(function, box):
+    return plan(trace(function, (), shape=(LENGTH, LENGTH, 1)).jaxpr, box)
+
+
+def rows_of(size, stride, pads):
+    """The rows of the map, padding among them, that each output row sees."""
+    count = (LENGTH + sum(pads) - size) // stride + 1
+    return [range(i * stride - pads[0], i * stride - pads[0] + size) for i in range(count)]
+
+
+@pytest.mark.parametrize("kind", ["conv", "pool"])
+@pytest.mark.parametrize(
+    "size, stride, pads", [(1, 1, (0, 0)), (3, 1, (1, 1)), (3, 2, (1, 0)), (4, 3, (0, 2))]
+)
+def test_windows_over_every_span(kind, size, stride, pads):
+    def slide(_, x):
+        if kind == "pool":
+            return max_pool(x, (size, 1), (stride, 1), (pads, (0, 0)))
+        return conv(x, jnp.ones((size, 1, 1, 1)), (stride, 1), (pads, (0, 0)))
+
+    seen = rows_of(size, stride, pads)
+    for low in range(LENGTH - 3):
+        changed = range(low, low + 4)
+        outputs = [i for i, rows in enumerate(seen) if {*rows} & {*changed}]
+        needed = {row for i in outputs for row in seen[i]}
+        inside = needed & {*range(LENGTH)}
+        result = planned(slide, Box(Span(low, low + 4), Span(2, 5)))
+        change = next(change for change in result.changes if change and change.reading)
+        assert change.output == Box(Span(outputs[0], outputs[-1] + 1), Span(2, 5))
+        assert change.hull.rows == (min({*changed} | inside), max({*changed} | inside) + 1)
+        top = change.hull.rows.low
+        assert change.reading.part.rows == (min(inside) - top, max(inside) + 1 - top)
+        assert change.reading.pads[0] == (max(0, -min(needed)), max(0, max(needed) - LENGTH + 1))
+        assert result.output == change.output
+
+
+def test_a_sum_grows_to_the_hull_of_both():
+    def function(_, x):
+        return x + conv(x, jnp.ones((3, 1, 1, 1)), (1, 1), ((1, 1), (0, 0)))
+
+    result = planned(function, Box(Span(4, 6), Span(2, 5)))
+    assert result.output == Box(Span(3, 7), Span(2, 5))
+    inner, outer = Box(Span(4, 6), Span(2, 5)), Box(Span(3, 7), Span(2, 5))
+    assert result.changes[-1] == Change((inner, outer), hull=outer, output=outer)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda _, x: x - x.mean((1, 2), keepdims=True),
+        lambda _, x: x * jnp.arange(float(LENGTH))[None, None, :, None],
+        lambda _, x: jnp.tanh(jnp.sort(x, 1)),
+    ],
+    ids=["mean", "a factor that varies over the map", "behind what has no rule"],
+)
+def test_without_a_rule_everything_changes(function):
+    assert planned(function, Box(Span(4, 6), Span(2, 5))).output is FULL
+
+
+def test_what_the_image_does_not_reach_does_not_change():
+    result = planned(lambda _, x: jax.nn.relu(jnp.ones((1, 2, 2, 1))), Box(Span(4, 6), Span(2, 5)))
+    assert result.output is None and not any(result.changes)
+
+
+def test_boxes():
+    box = Box(Span(4, 6), Span(2, 5))
+    assert (box.origin, box.size) == ((4, 2), (2, 3))
+    assert box.seen_from((1, 2)) == Box(Span(3, 5), Span(0, 3))
+    assert box.hull(Box(Span(5, 9), Span(0, 3))) == Box(Span(4, 9), Span(0, 5))
+    np.testing.assert_array_equal(np.array(box), [[4, 6], [2, 5]])
