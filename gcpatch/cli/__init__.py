@@ -21,8 +21,8 @@ MOST_SHOWN = 100  # records in the table on the terminal
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a verb; returns the exit status: 0 done, 1 something failed, 2 wrong usage."""
     options = _parser().parse_args(arguments)
-    _cache_programs()
     try:
+        _cache_programs()
         return options.run(options)
     except UserError as error:
         print(f"gcpatch {options.verb}: {error}", file=sys.stderr)
@@ -40,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _cache_programs() -> None:
     """Has JAX keep compiled programs beside the converted weights, unless the user says where."""
-    from gcpatch.files import home
+    from gcpatch.files import programs
 
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "programs"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := programs()):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 

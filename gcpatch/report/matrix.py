@@ -12,6 +12,7 @@ import numpy as np
 
 from gcpatch.data.images import write_png
 from gcpatch.evaluation.transfer import GROUP, MEASURED
+from gcpatch.files import atomic_write
 from gcpatch.report.figures import FAINT, GREY, INK, draw, fit, text_width
 
 HEAD = (*GROUP, "images", "class", "explanation", "energy", "pointing", "area")
@@ -36,8 +37,9 @@ def interval(mean: dict[str, float] | None) -> str:
 def write(folder: Path, rows: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]) -> None:
     """Writes `transfer.jsonl` (a row an image), `transfer.csv` (means) and `transfer.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "transfer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with open(folder / "transfer.csv", "w", newline="") as file:
+    with atomic_write(folder / "transfer.jsonl") as draft:
+        draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with atomic_write(folder / "transfer.csv") as draft, open(draft, "w", newline="") as file:
         table = csv.writer(file)
         names = [
             f"{name}_{part}" for name in (*MEASURED, "area") for part in ("mean", "low", "high")

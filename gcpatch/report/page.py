@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from gcpatch.data.images import read_png
+from gcpatch.files import atomic_write
 from gcpatch.report.figures import panel_tiles, percent
 from gcpatch.report.records import Run, gather
 from gcpatch.report.summary import number, summarize
@@ -243,7 +244,7 @@ def write_page(run: Run, folder: Path) -> Path:
         "headline": "\n".join(_headline(*line) for line in _headlines(done, failed)),
         "data": text.replace("<", "\\u003c"),  # no string can end the script block
     }
-    path, part = folder / "report.html", folder / "report.html.part"
-    part.write_text(_fill(parts), encoding="utf-8", errors="replace", newline="\n")
-    os.replace(part, path)
+    path = folder / "report.html"
+    with atomic_write(path) as draft:
+        draft.write_text(_fill(parts), encoding="utf-8", errors="replace", newline="\n")
     return path

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from gcpatch.files import atomic_write
+
 FOOLED = ("fooled_class", "fooled_explanation", "fooled_both")
 RATES = ("converged", *FOOLED)
 OF_CORRECT = tuple(f"{key}_of_correct" for key in FOOLED)
@@ -65,7 +67,6 @@ def _id(found: Any) -> Any:
 def write_summary(folder: Path, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Writes `summary.json` of the records into the folder; returns what it holds."""
     summary = summarize(records)
-    partial = folder / ".summary.json.partial"
-    partial.write_text(json.dumps(summary, indent=2))
-    partial.replace(folder / "summary.json")
+    with atomic_write(folder / "summary.json") as draft:
+        draft.write_text(json.dumps(summary, indent=2))
     return summary

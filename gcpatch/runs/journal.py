@@ -19,6 +19,7 @@ import numpy as np
 
 from gcpatch.attacks.step import Losses
 from gcpatch.errors import UserError
+from gcpatch.files import DRAFTS, atomic_directory, atomic_write
 from gcpatch.report.summary import write_summary
 
 
@@ -50,8 +51,10 @@ class Journal:
             self._hold()
             if found.exists():
                 self._compare(found, resume)
-            _write(found, json.dumps(settings, indent=2))
-            _replace(self.folder / "results.jsonl", self._kept())
+                self._sweep()
+            with atomic_write(found) as draft:
+                draft.write_text(json.dumps(settings, indent=2))
+            self._rewrite(self._kept())
         except OSError as error:
             raise RunError(f"cannot write to the folder {folder}: {error.strerror}") from None
 
@@ -85,12 +88,25 @@ class Journal:
         if differing:
             raise RunError(f"{self.folder} holds a run of other settings: {'; '.join(differing)}")
 
+    def _sweep(self) -> None:
+        """Removes what a kill left half written."""
+        for folder in (self.folder, self.folder / "images"):
+            for draft in folder.glob(DRAFTS):
+                if draft.is_dir():
+                    shutil.rmtree(draft, ignore_errors=True)
+                else:
+                    draft.unlink(missing_ok=True)
+
     def _kept(self) -> Iterator[str]:
         """The lines of the images that are done; those that failed are tried again."""
         for record in self.records():
             if record["error"] is None and record["id"] not in self.done:
                 self.done.add(record["id"])
                 yield json.dumps(record) + "\n"
+
+    def _rewrite(self, lines: Iterable[str]) -> None:
+        with atomic_write(self.folder / "results.jsonl") as draft, draft.open("w") as file:
+            file.writelines(lines)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records so far, read one by one; a last line that was cut off is left out.
@@ -127,27 +143,23 @@ class Journal:
         self, identity: str, write: Callable[[Path], dict[str, Any]], history: Losses
     ) -> dict[str, Any]:
         """Puts the folder of an image's files in place, whole; returns what `write` returns."""
-        place = self.folder / "images" / identity
-        partial = place.with_name(f".{identity}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        record = write(partial)
-        np.savez(partial / "history.npz", **history._asdict())
-        shutil.rmtree(place, ignore_errors=True)
-        partial.rename(place)
+        with atomic_directory(self.folder / "images" / identity) as draft:
+            record = write(draft)
+            np.savez(draft / "history.npz", **history._asdict())
         return record
 
     def close(self) -> dict[str, Any]:
         """Gathers the histories, writes the summary and returns it; lets go of the folder."""
-        partial = self.folder / ".histories.npz"
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as gathered:
+        with (
+            atomic_write(self.folder / "histories.npz") as draft,
+            zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as gathered,
+        ):
             for record in self.records():
                 path = self.folder / "images" / record["id"] / "history.npz"
                 if record["error"] is None and path.exists():
                     with zipfile.ZipFile(path) as curves:
                         for name in curves.namelist():
                             gathered.writestr(f"{record['id']}/{name}", curves.read(name))
-        partial.replace(self.folder / "histories.npz")
         summary = write_summary(self.folder, self.records())
         self.release()
         return summary
@@ -160,17 +172,3 @@ def is_run_of(folder: Path, settings: dict[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return found == json.loads(json.dumps(settings["settings"]))
-
-
-def _write(path: Path, text: str) -> None:
-    _replace(path, [text])
-
-
-def _replace(path: Path, lines: Iterable[str]) -> None:
-    """Writes a file that appears under its name only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -358,10 +358,10 @@ FAULTS = (
     Fault(
         "journal",
         "an image's folder appears while it is written",
-        "gcpatch/runs/journal.py",
-        'partial = place.with_name(f".{identity}.partial")',
-        "partial = place",
-        "tests/runs/test_journal.py",
+        "gcpatch/files.py",
+        "draft, old = _draft(path), _draft(path)",
+        "draft, old = path, _draft(path)",
+        "tests/test_files.py tests/runs/test_journal.py",
     ),
     Fault(
         "journal",

@@ -339,15 +339,16 @@ def test_a_failed_save_leaves_the_old_checkpoint(network, folder, monkeypatch, f
     def fail(self, *_):
         raise failure
 
-    rename = Path.rename
+    replace = os.replace
     with monkeypatch.context() as patch:
         if place == "orbax":
             patch.setattr(ocp.StandardCheckpointer, "wait_until_finished", fail)
         elif place == "manifest":
             patch.setattr(checkpoints.json, "dumps", fail)
         else:
-            patch.setattr(Path, "rename", lambda self, to: (
-                fail(self) if to == folder and not self.name.endswith(".old") else rename(self, to)
+            calls = []
+            patch.setattr(os, "replace", lambda path, to: (
+                calls.append(path), fail(path) if len(calls) == 2 else replace(path, to)
             ))  # fmt: skip
         with pytest.raises((CheckpointError, KeyboardInterrupt)) as caught:
             checkpoints.save(random("mini_vgg"), folder, "here")
