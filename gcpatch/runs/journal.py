@@ -1,25 +1,29 @@
 """A run's folder: settings, one record an image, pictures, histories, summary.
 
 A record is appended only after the image's files are whole, and files appear under their names
-only when they are whole, so that a run can be stopped at any moment and taken up again.
+only when they are whole and on the disk, so that a run can be stopped at any moment, even by a
+power cut, and taken up again.
+
+A folder belongs to one process, by a lock that ends with it: `flock` on Linux and macOS. On a network
+file system that has no locks nothing keeps a second process out.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import threading
-import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from gcpatch.attacks.step import Losses
 from gcpatch.errors import UserError
 from gcpatch.files import DRAFTS, atomic_directory, atomic_write
+from gcpatch.report.records import read_records
 from gcpatch.report.summary import write_summary
 
 
@@ -60,15 +64,17 @@ class Journal:
 
     def _hold(self) -> None:
         """Keeps others out until `release`, or for as long as the journal lives."""
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
-        self.release = weakref.finalize(self, os.close, lock)
+        self._lock = FileLock(self.folder / ".lock", thread_local=False)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
+            self._lock.acquire(blocking=False)
+        except Timeout:
             raise RunError(
                 f"another process is writing to {self.folder}; wait for it or choose another folder"
             ) from None
+
+    def release(self) -> None:
+        """Lets go of the folder."""
+        self._lock.release()
 
     def _compare(self, found: Path, resume: bool) -> None:
         if not resume:
@@ -100,7 +106,7 @@ class Journal:
     def _kept(self) -> Iterator[str]:
         """The lines of the images that are done; those that failed are tried again."""
         for record in self.records():
-            if record["error"] is None and record["id"] not in self.done:
+            if not record.get("error") and record["id"] not in self.done:
                 self.done.add(record["id"])
                 yield json.dumps(record) + "\n"
 
@@ -109,26 +115,9 @@ class Journal:
             file.writelines(lines)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The records so far, read one by one; a last line that was cut off is left out.
-
-        Raises:
-            RunError: another line is no record.
-        """
-        path = self.folder / "results.jsonl"
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    record = json.loads(line)
-                    _ = record["id"], record["error"]
-                except (ValueError, KeyError, TypeError):
-                    raise RunError(
-                        f"{path}, line {number} is no record; mend or delete the line"
-                    ) from None
-                yield record
+        """The records so far, as `read_records` does."""
+        if (self.folder / "results.jsonl").exists():
+            yield from read_records(self.folder)
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes one record behind the others, through to the disk."""
@@ -136,7 +125,7 @@ class Journal:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
-            if record["error"] is None:
+            if not record.get("error"):
                 self.done.add(record["id"])
 
     def store(
@@ -156,7 +145,7 @@ class Journal:
         ):
             for record in self.records():
                 path = self.folder / "images" / record["id"] / "history.npz"
-                if record["error"] is None and path.exists():
+                if not record.get("error") and path.exists():
                     with zipfile.ZipFile(path) as curves:
                         for name in curves.namelist():
                             gathered.writestr(f"{record['id']}/{name}", curves.read(name))

@@ -272,7 +272,9 @@ def test_what_is_not_measured_is_not_counted(tmp_path):
     assert page.columns["clean"][1] is page.columns["loss.total"][2] is None
 
 
-@pytest.mark.parametrize("records", [[], [failure("a.jpg")], [{}], [{"error": None}] * 2])
+@pytest.mark.parametrize(
+    "records", [[], [failure("a.jpg")], [{"id": "a"}], [{"id": "a", "error": None}]]
+)
 def test_a_run_without_results_still_has_a_page(tmp_path, records):
     page = report(tmp_path, records, losses=False)
     assert page.metrics["steps"][1] == page.metrics["energy"][1] == "–"
@@ -297,19 +299,36 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     make_run(tmp_path, records)
     path = tmp_path / "results.jsonl"
     whole = path.read_bytes()
-    for torn in (b'{"id": "x", "ste', '{"id": "é'.encode()[:-1], b"12", b'{"id"}\n', b"\n\n"):
+    for torn in (b'{"id": "x", "ste', '{"id": "é'.encode()[:-1], b"12", b"\n\n"):
         path.write_bytes(whole + torn)
-        assert read_records(tmp_path) == records
+        assert list(read_records(tmp_path)) == records
 
 
-@pytest.mark.parametrize("line", ['{"id": "x", "ste', "[]", "null", "{}{}"])
-def test_a_broken_line_before_the_last_is_named(tmp_path, line):
+STRANGE = [
+    '{"id": "x", "ste',
+    "[]",
+    "null",
+    "{}{}",
+    "{}",
+    '{"id": 3}',
+    '{"id": "x", "target": "cat"}',
+]
+
+
+@pytest.mark.parametrize("line", STRANGE)
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
     make_run(tmp_path, many(2), losses=False)
     path = tmp_path / "results.jsonl"
     first, second = path.read_text().splitlines()
     path.write_text(f"{first}\n\n{line}\n{second}\n", encoding="utf-8")
-    with pytest.raises(ReportError, match=r"results\.jsonl, line 3: "):
-        read_records(tmp_path)
+    with pytest.raises(ReportError, match=r"results\.jsonl, line 3 is no record"):
+        list(read_records(tmp_path))
+    notes = []
+    assert len(list(read_records(tmp_path, notes.append))) == 2
+    assert notes == [f"line 3 of {path}, which is no record"]
+    path.write_text(f"{first}\n{line}", encoding="utf-8")
+    assert len(list(read_records(tmp_path, notes.append))) == 1
+    assert notes[1:] == [f"line 2 of {path}, which is cut short"]
 
 
 def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path):
