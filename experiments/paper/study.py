@@ -128,8 +128,8 @@ class Study:
         described = campaign.describe(
             [network], patch, attack,
             {"model": name, "setting": setting, "images": self.source, "seed": SEED},
+            command=shlex.join(["python", *sys.orig_argv[1:]]),
         )  # fmt: skip
-        described["command"] = shlex.join(["python", *sys.orig_argv[1:]])
         folder = self.out / "runs" / f"{name}-{setting}"
         journal = Journal(folder, described, resume=True)
         batch = MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_ON_ACCELERATOR

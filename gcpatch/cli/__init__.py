@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -387,7 +388,7 @@ def _demo(options: argparse.Namespace) -> int:
     patch, attack = Patch(), Attack(objective="hide", steps=DEMO_STEPS)
     networks = [checkpoints.load(name) for name in MINIS]
     settings = {"model": "the bundled minis", "images": f"scenes of seed {DEMO_SEED}"}
-    described = campaign.describe(networks, patch, attack, settings)
+    described = campaign.describe(networks, patch, attack, settings, command=_command())
     if is_run_of(options.out, described):  # an older demo, which nobody misses
         shutil.rmtree(options.out)
     journal = Journal(options.out, described)
@@ -407,6 +408,10 @@ def _demo(options: argparse.Namespace) -> int:
     print(f"pictures, records and the report: {written}", file=sys.stderr)
     fooled = {record["model"] for record in records if record["fooled_both"]}
     return 0 if len(fooled) == len(networks) else FAILED
+
+
+def _command() -> str:
+    return shlex.join(["gcpatch", *sys.argv[1:]])
 
 
 def _attack(options: argparse.Namespace) -> int:
@@ -436,7 +441,7 @@ def _attack(options: argparse.Namespace) -> int:
         "resize_mode": options.resize_mode, "precision": options.precision,
         "shard": f"{part}/{parts}",
     }  # fmt: skip
-    described = campaign.describe([network], patch, attack, settings)
+    described = campaign.describe([network], patch, attack, settings, command=_command())
     journal = Journal(out, described, resume=options.resume)
     done, devices = sum(item.id in journal.done for item in items), jax.local_devices()
     shown: list[dict[str, Any]] = []

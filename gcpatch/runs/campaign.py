@@ -5,8 +5,6 @@ import datetime
 import itertools
 import os
 import platform
-import shlex
-import sys
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -20,28 +18,26 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, UInt8
 
-from gcpatch.data import images
-from gcpatch.data import labels
-from gcpatch.evaluation import metrics
 from gcpatch.attacks import regions
-from gcpatch.report import figures
-from gcpatch.data.prefetch import prefetch
-from gcpatch.attacks.settings import Attack
-from gcpatch.attacks.step import (Problem, make_problem, init_state)
-from gcpatch.networks.checkpoints import digest
-from gcpatch.errors import UserError
-from gcpatch.explainers.cam import look
-from gcpatch.data.sources import (Item, Picture)
-from gcpatch.runs.journal import Journal
-from gcpatch.networks import Network
-from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.blending import coverage
-from gcpatch.attacks.regions import Region
-from gcpatch.attacks.slots import (Result, Slots, InProgress, corner_of, stream)
-from gcpatch.runs.snapshots import (Saved, Snapshots)
+from gcpatch.attacks.regions import Placement, Region
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.slots import InProgress, Result, Slots, corner_of, stream
+from gcpatch.attacks.step import Problem, init_state, make_problem
+from gcpatch.data import images, labels
+from gcpatch.data.prefetch import prefetch
+from gcpatch.data.sources import Item, Picture
+from gcpatch.errors import UserError
+from gcpatch.evaluation import metrics
+from gcpatch.explainers.cam import look
+from gcpatch.networks import Network
+from gcpatch.networks.checkpoints import digest
+from gcpatch.report import figures
+from gcpatch.runs.journal import Journal
 from gcpatch.runs.progress import Progress
+from gcpatch.runs.snapshots import Saved, Snapshots
 
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
@@ -57,9 +53,18 @@ FIELDS = (
 
 
 def describe(
-    networks: list[Network], patch: Region, attack: Attack, settings: dict[str, Any]
-) -> dict[str, Any]:
-    """What a run's `run.json` holds: the settings, which `--resume` compares, and where it runs."""
+    networks: list[Network], patch: Region, attack: Attack, settings: dict[str, Any],
+    *, command: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a run's `run.json` holds: the settings, which `--resume` compares, and where it runs.
+
+    Args:
+        networks: that are attacked.
+        patch: where the perturbation lies.
+        attack: how it is optimised.
+        settings: further ones.
+        command: what a shell would have to run again, if there is such a command.
+    """
     settings = settings | {
         "weights_digest": {network.name: digest(network) for network in networks},
         "objective": _name(attack),
@@ -73,7 +78,7 @@ def describe(
         "python": platform.python_version(),
         "device": f"{device.platform}: {device.device_kind}",
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["gcpatch", *sys.argv[1:]]),
+        "command": command,
     }
 
 
@@ -81,7 +86,7 @@ def _name(attack: Attack) -> str:
     return attack.objective if isinstance(attack.objective, str) else attack.objective.__name__
 
 
-class _Clean(NamedTuple):
+class Clean(NamedTuple):
     """What is known of an image before its attack."""
 
     item: Item
@@ -97,6 +102,7 @@ def run(
     journal: Journal, network: Network, items: Iterable[Item], patch: Region, attack: Attack,
     *, target: str = "random", seed: int = 0, batch: int = 8, precision: str = "float32",
     devices: Sequence[jax.Device] | None = None, every: float = 60, watch: Progress | None = None,
+    write_artifacts: bool = True,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Attacks the items that the journal lacks and writes their files and records.
 
@@ -120,6 +126,8 @@ def run(
         devices: to share the images; JAX's default device if None.
         every: seconds between snapshots.
         watch: is told what happens, and may ask for an end.
+        write_artifacts: whether to draw maps, overlay, patch and panel; `adversarial.png`, on which
+            the verdict is measured, is always written.
 
     Yields:
         The new records, in the order in which the images are done.
@@ -127,7 +135,9 @@ def run(
     Raises:
         OSError: the run's folder cannot be written; what is recorded is whole.
     """
-    campaign = _Campaign(journal, network, patch, attack, target, seed, watch or Progress())
+    campaign = _Campaign(
+        journal, network, patch, attack, target, seed, watch or Progress(), write_artifacts
+    )
     yield from campaign.run(items, batch, PRECISIONS[precision], devices, every)
 
 
@@ -146,12 +156,13 @@ class _Skipped(Exception):  # noqa: N818
 class _Campaign:
     """A run: images that are read, attacked and written at the same time."""
 
-    def __init__(self, journal, network, patch, attack, target, seed, watch):
+    def __init__(self, journal, network, patch, attack, target, seed, watch, write_artifacts):
         self.journal, self.network, self.attack = journal, network, attack
         self.target, self.seed, self.watch = target, seed, watch
+        self.write_artifacts = write_artifacts
         self.place = cache(patch.place)
         self.name = _name(attack)
-        self.waiting: dict[int, _Clean] = {}
+        self.waiting: dict[int, Clean] = {}
         self.writing: deque[Future[dict[str, Any]]] = deque()
         self.snapshots = Snapshots(journal.folder / "snapshots")
         self.in_progress: dict[str, Saved] | None = None
@@ -206,7 +217,7 @@ class _Campaign:
                 place += 1
                 yield self._problem(clean)
 
-    def _problem(self, clean: "_Clean") -> Problem | InProgress:
+    def _problem(self, clean: Clean) -> Problem | InProgress:
         picture = clean.picture
         place = self.place(*picture.pixels.shape[:2])
         problem = make_problem(
@@ -227,7 +238,7 @@ class _Campaign:
             return problem
         return InProgress(problem, found.state, found.history)
 
-    def _look(self, item: Item) -> "_Clean":
+    def _look(self, item: Item) -> Clean:
         clean = _look_at(self.network, item, self.target, self.seed)
         self.place(*clean.picture.pixels.shape[:2])
         return clean
@@ -254,10 +265,9 @@ class _Campaign:
             self.watch.record(record)
             yield record
 
-    def _write(self, clean: "_Clean", finished: Result) -> dict[str, Any]:
+    def _write(self, clean: Clean, finished: Result) -> dict[str, Any]:
         """An image's files and then its record."""
-        place = self.place(*clean.picture.pixels.shape[:2])
-        conclude = partial(_conclude, self.network, clean, finished, place, self.name)
+        conclude = partial(self._conclude, clean, finished)
         try:
             if not np.isfinite(finished.history.total[-1]):
                 raise UserError(
@@ -271,6 +281,17 @@ class _Campaign:
         except Exception as error:  # whatever is wrong with this one image
             record = _blamed(clean.item, error)
         return self._append(clean.item, record)
+
+    def _conclude(self, clean: Clean, finished: Result, folder: Path) -> dict[str, Any]:
+        """Writes an image's pictures and measures the attack on the one that is read again."""
+        place = self.place(*clean.picture.pixels.shape[:2])
+        file = folder / "adversarial.png"
+        images.write_png(file, np.rint(finished.adversarial * 255).astype(np.uint8))
+        after = images.read_png(file)
+        record, heat = evaluate_result(self.network, clean, finished, after, place, self.name)
+        if self.write_artifacts:
+            _draw(folder, clean, after, heat, place, record)
+        return record
 
     @contextmanager
     def _folder(self) -> Iterator[None]:
@@ -304,7 +325,7 @@ def _seeds(seed: int, sha256: str) -> tuple[int, int]:
     return seed, int(sha256[:8], 16)
 
 
-def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
+def _look_at(network: Network, item: Item, rule: str, seed: int) -> Clean:
     rule = item.target or rule
     labels.check(rule, network.categories)
     picture = item.read()
@@ -321,27 +342,40 @@ def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
         }  # fmt: skip
         raise _Skipped(known) from None
     _, of_target = look(network, image, jnp.asarray(target))
-    return _Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+    return Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
 
 
-def _conclude(
-    network: Network, clean: _Clean, finished: Result, place: Placement, name: str, folder: Path
-) -> dict[str, Any]:
-    """Writes an image's files and measures them; the verdict is that of the re-read PNG."""
+class Evaluated(NamedTuple):
+    """An image's record, and the Grad-CAM of its target on the attacked image."""
+
+    record: dict[str, Any]
+    heat: np.ndarray
+
+
+def evaluate_result(
+    network: Network, clean: Clean, finished: Result, png: UInt8[np.ndarray, "height width 3"],
+    place: Placement, objective: str,
+) -> Evaluated:  # fmt: skip
+    """Measures what an attack achieved; the verdict is that of the PNG.
+
+    Args:
+        network: that was attacked.
+        clean: what was known of the image before.
+        finished: the attack's result.
+        png: the adversarial image as it is read from its PNG.
+        place: where the perturbation lies.
+        objective: its name.
+    """
     before = clean.picture.pixels
-    file = folder / "adversarial.png"
-    images.write_png(file, np.rint(finished.adversarial * 255).astype(np.uint8))
-    after = images.read_png(file)
     target = jnp.asarray(clean.target)
     logits, _ = look(network, jnp.asarray(finished.adversarial), target)
     png_logits, heat = jax.tree.map(
-        np.asarray, look(network, jnp.asarray(after, jnp.float32) / 255, target)
+        np.asarray, look(network, jnp.asarray(png, jnp.float32) / 255, target)
     )
-    (row, column), (rows, columns), ratio, _ = place
     covered = np.asarray(
-        coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, ratio)
+        coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, place.ratio)
     )
-    png = _answer(network, png_logits)
+    answer = _answer(network, png_logits)
     record = {
         "id": clean.item.id,
         "sha256": clean.picture.sha256,
@@ -349,24 +383,32 @@ def _conclude(
         "label": _named(network, clean.label) if clean.item.label else None,
         "clean": _answer(network, clean.logits),
         "adversarial": _answer(network, logits),
-        "png": {"id": png["id"], "probability": png["probability"]},
+        "png": {"id": answer["id"], "probability": answer["probability"]},
         "steps": finished.steps,
         "converged": finished.converged,
-        **_verdict(name, png["id"] == clean.target, clean, heat, covered),
+        **_verdict(objective, answer["id"] == clean.target, clean, heat, covered),
         "loss": finished.losses._asdict(),
-        **metrics.distance(before, after)._asdict(),
+        **metrics.distance(before, png)._asdict(),
     }
     if clean.picture.mask is not None:
         weights = metrics.object_weights(clean.picture.mask, heat.shape)
         record["object_energy_clean"] = metrics.energy(clean.heat, weights)
         record["object_energy_adversarial"] = metrics.energy(heat, weights)
+    return Evaluated(record, heat)
+
+
+def _draw(
+    folder: Path, clean: Clean, after: np.ndarray, heat: np.ndarray, place: Placement,
+    record: dict[str, Any],
+) -> None:  # fmt: skip
+    """Writes an image's pictures."""
+    (row, column), (rows, columns), ratio, _ = place
     figures.write_pictures(
-        folder, clean=before, adversarial=after,
+        folder, clean=clean.picture.pixels, adversarial=after,
         patch=after[row : row + rows, column : column + columns],
         heat_clean=clean.heat, heat_adversarial=heat, record=record,
         box=None if np.ndim(ratio) else (row, column, rows),
     )  # fmt: skip
-    return record
 
 
 def _named(network: Network, label: int) -> dict[str, Any]:
@@ -380,7 +422,7 @@ def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
 
 
 def _verdict(
-    name: str, fooled_class: bool, clean: _Clean, heat: np.ndarray, covered: np.ndarray
+    name: str, fooled_class: bool, clean: Clean, heat: np.ndarray, covered: np.ndarray
 ) -> dict[str, Any]:
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
     fooled_map = metrics.fooled_explanation(name, energy, points)

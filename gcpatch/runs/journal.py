@@ -4,8 +4,8 @@ A record is appended only after the image's files are whole, and files appear un
 only when they are whole and on the disk, so that a run can be stopped at any moment, even by a
 power cut, and taken up again.
 
-A folder belongs to one process, by a lock that ends with it: `flock` on Linux and macOS. On a network
-file system that has no locks nothing keeps a second process out.
+A folder belongs to one process, by a lock that ends with it: `flock` on Linux and macOS. On a
+network file system without locks nothing keeps a second process out.
 """
 
 import json

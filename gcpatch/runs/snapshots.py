@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gcpatch.attacks.step import (Losses, State)
+from gcpatch.attacks.step import Losses, State
 
 KEPT = 2
 
@@ -44,7 +44,9 @@ class Snapshots:
             return
         import orbax.checkpoint as ocp
 
-        states = jax.tree.map(lambda *rows: np.stack(rows), *(b.state for b in in_progress.values()))
+        states = jax.tree.map(
+            lambda *rows: np.stack(rows), *(b.state for b in in_progress.values())
+        )
         leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(states))}
         histories = np.concatenate([np.stack(b.history) for b in in_progress.values()], 1)
         arrays = {"states": leaves, "histories": histories}

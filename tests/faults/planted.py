@@ -285,8 +285,8 @@ FAULTS = (
         "campaigns",
         "the verdict is taken before the PNG",
         "gcpatch/runs/campaign.py",
-        '_verdict(name, png["id"] == clean.target,',
-        "_verdict(name, int(logits.argmax()) == clean.target,",
+        '_verdict(objective, answer["id"] == clean.target,',
+        "_verdict(objective, int(logits.argmax()) == clean.target,",
         "tests/runs/test_campaign.py",
     ),
     Fault(
@@ -474,8 +474,8 @@ FAULTS = (
         "transfer",
         "failed images are asked as well",
         "gcpatch/report/records.py",
-        'if not record["error"] and not record.get("skipped"):',
-        "if True:",
+        'if not record.get("error") and not record.get("skipped")',
+        "if True",
         "tests/evaluation/test_transfer.py",
     ),
     Fault(

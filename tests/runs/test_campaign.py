@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 from packing import id_of
 
-from gcpatch.runs import campaign
-from gcpatch.explainers import cam
-from gcpatch.data import hints
-from gcpatch.data import images
-from gcpatch.data import sources
 from gcpatch.attacks import slots
-from gcpatch.attacks.settings import Attack
-from gcpatch.errors import UserError
-from gcpatch.runs.journal import Journal
 from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.data import hints, images, sources
+from gcpatch.errors import UserError
+from gcpatch.explainers import cam
+from gcpatch.runs import campaign
+from gcpatch.runs.journal import Journal
 from gcpatch.runs.progress import Progress
 
 KEY = itemgetter("id")
@@ -87,6 +85,24 @@ def test_the_verdict_is_that_of_the_png(tiny, files, tmp_path):
         np.testing.assert_array_equal(after[outside], before[outside])
         assert np.abs(np.int16(after) - before).max() <= 128  # ratio 0.5 of 255, rounded
         assert record["pixels_changed_share"] <= 100 / 32**2
+
+
+def test_without_artifacts_the_records_are_the_same(tiny, files, tmp_path):
+    _, records = attack(tiny, files[:2], tmp_path / "drawn")
+    _, plain = attack(tiny, files[:2], tmp_path / "plain", write_artifacts=False)
+    assert records == plain
+    pictures = sorted(
+        path.relative_to(tmp_path / "plain") for path in tmp_path.rglob("plain/**/*.png")
+    )
+    assert [path.name for path in pictures] == ["adversarial.png"] * 2
+    for path in pictures:
+        assert (tmp_path / "plain" / path).read_bytes() == (tmp_path / "drawn" / path).read_bytes()
+
+
+def test_a_run_says_by_which_command_it_was_made(tiny):
+    assert campaign.describe([tiny], PATCH, ATTACK, {})["command"] is None
+    described = campaign.describe([tiny], PATCH, ATTACK, {}, command="gcpatch attack 'a b'")
+    assert described["command"] == "gcpatch attack 'a b'"
 
 
 class Impatient(Progress):

@@ -8,9 +8,9 @@ import pytest
 
 from gcpatch.attacks.step import Losses
 from gcpatch.data import images
-from gcpatch.runs.journal import Journal, RunError
 from gcpatch.report.records import ReportError
 from gcpatch.report.summary import summarize
+from gcpatch.runs.journal import Journal, RunError
 
 SETTINGS = {"settings": {"model": "mini_vgg", "seed": 0}, "started": "now"}
 HISTORY = Losses(*(np.arange(3, dtype=np.float32) + i for i in range(3)))

@@ -8,8 +8,8 @@ import pytest
 
 from gcpatch import cli
 from gcpatch.data import images
-from gcpatch.runs import progress
 from gcpatch.errors import UserError
+from gcpatch.runs import progress
 from gcpatch.runs.progress import ConsoleProgress
 
 
