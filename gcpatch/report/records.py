@@ -14,7 +14,7 @@ from gcpatch.report.export import flatten
 Note = Callable[[str], None]  # told what is left out
 
 TEXTS = ("id", "error", "skipped")
-OBJECTS = ("target", "label", "clean", "adversarial", "png", "loss")
+OBJECTS = ("target", "label", "clean", "adversarial", "png", "loss", "asked")
 
 
 class ReportError(UserError):

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
@@ -35,7 +35,7 @@ from gcpatch.explainers.cam import look
 from gcpatch.networks import Network
 from gcpatch.networks.checkpoints import digest
 from gcpatch.report import figures
-from gcpatch.runs.journal import Journal
+from gcpatch.runs.journal import Journal, fingerprint
 from gcpatch.runs.progress import Progress
 from gcpatch.runs.snapshots import Saved, Snapshots
 
@@ -108,8 +108,10 @@ def run(
 
     Images are read ahead of the devices and written behind them, in threads. An item that cannot
     be done costs only itself: its record says why, as does that of one that is `skipped` because it
-    is taken for its target as it is. What is under way is kept in snapshots, which
-    the next run in the same folder takes up; the outcome is that of a run without a break.
+    is taken for its target as it is. Where a run is resumed, an item whose content, own target or
+    own label is no longer that of its record is attacked again. What is under way is kept in
+    snapshots, which the next run in the same folder takes up; the outcome is that of a run without
+    a break.
 
     Args:
         journal: the run's folder.
@@ -201,6 +203,7 @@ class _Campaign:
 
     def _problems(self, items, pool) -> Generator[Problem | InProgress, None, None]:
         """What is to be attacked, from images that threads read ahead."""
+        items = self._compared(items)
         fresh = (item for item in items if item.id not in self.journal.done)
         with closing(prefetch(self._look, fresh, THREADS)) as looks:
             place = 0
@@ -216,6 +219,46 @@ class _Campaign:
                 self.waiting[place] = clean
                 place += 1
                 yield self._problem(clean)
+
+    def _compared(self, items: Iterable[Item]) -> Iterable[Item]:
+        """The items, once records that are no longer of what is there are dropped."""
+        recorded = self.journal.recorded
+        if not recorded:
+            return items
+        items = list(items)
+        known = [item for item in items if item.id in recorded]
+        changed, unread = set(), set()
+        with closing(prefetch(_fingerprint_now, known, THREADS)) as fingerprints:
+            for item, future in fingerprints:
+                if self.watch.stopped:
+                    return ()
+                try:
+                    found = future.result()
+                except Exception:  # as it was read once, its record stays
+                    unread.add(item.id)
+                    continue
+                if found != recorded[item.id]:
+                    changed.add(item.id)
+        others = recorded.keys() - {item.id for item in known}
+        recorded.clear()
+        if changed:
+            self.journal.forget(changed)
+            self.watch.again(len(changed))
+            self.watch.note(
+                _count(changed, "image changed since its record and is attacked again",
+                       "images changed since their record and are attacked again")
+            )  # fmt: skip
+        if unread:
+            self.watch.note(
+                _count(unread, "image cannot be read any more; its record stays",
+                       "images cannot be read any more; their records stay")
+            )  # fmt: skip
+        if others:
+            self.watch.note(
+                _count(others, "record is of an image that is not named now; it stays",
+                       "records are of images that are not named now; they stay")
+            )  # fmt: skip
+        return items
 
     def _problem(self, clean: Clean) -> Problem | InProgress:
         picture = clean.picture
@@ -234,7 +277,7 @@ class _Campaign:
             like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
             self.in_progress = self.snapshots.load(like, self.watch.note)
         found = self.in_progress.get(clean.item.id)
-        if found is None or found.sha256 != picture.sha256:
+        if found is None or found.fingerprint != _fingerprint(clean.item, picture.sha256):
             return problem
         return InProgress(problem, found.state, found.history)
 
@@ -249,7 +292,8 @@ class _Campaign:
         in_progress = {}
         for place, (_, state, history) in slots.underway().items():
             item, picture = self.waiting[place][:2]
-            in_progress[item.id] = Saved(picture.sha256, state, history)
+            known = _fingerprint(item, picture.sha256)
+            in_progress[item.id] = Saved(known, state, history)
         try:
             self.snapshots.save(in_progress)
         except Exception as error:  # a snapshot is a precaution, whatever Orbax has against it
@@ -309,6 +353,8 @@ class _Campaign:
             "objective": self.name, "error": None,
         }  # fmt: skip
         record = dict.fromkeys(FIELDS) | known | record
+        if item.target or item.label:
+            record["asked"] = {"target": item.target or None, "label": item.label or None}
         with self._folder():
             self.journal.append(record)
         return record
@@ -319,6 +365,18 @@ def _blamed(item: Item, error: Exception) -> dict[str, str]:
     if not isinstance(error, UserError):
         error = UserError(f"{type(error).__name__}: {error}")
     return {"error": item.blame(error)}
+
+
+def _fingerprint(item: Item, sha256: str) -> str:
+    return fingerprint(sha256, item.target or None, item.label or None)
+
+
+def _fingerprint_now(item: Item) -> str:
+    return _fingerprint(item, item.digest())
+
+
+def _count(of: Sized, one: str, several: str) -> str:
+    return f"{len(of)} {one if len(of) == 1 else several}"
 
 
 def _seeds(seed: int, sha256: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ A folder belongs to one process, by a lock that ends with it: `flock` on Linux a
 network file system without locks nothing keeps a second process out.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -48,6 +49,7 @@ class Journal:
         self.folder = folder
         self.settings = settings
         self.done: set[str] = set()
+        self.recorded: dict[str, str] = {}  # of what was there: what each record is of
         self._appending = threading.Lock()
         found = self.folder / "run.json"
         try:
@@ -108,6 +110,10 @@ class Journal:
         for record in self.records():
             if not record.get("error") and record["id"] not in self.done:
                 self.done.add(record["id"])
+                asked = record.get("asked") or {}
+                self.recorded[record["id"]] = fingerprint(
+                    record.get("sha256"), asked.get("target"), asked.get("label")
+                )
                 yield json.dumps(record) + "\n"
 
     def _rewrite(self, lines: Iterable[str]) -> None:
@@ -118,6 +124,15 @@ class Journal:
         """The records so far, as `read_records` does."""
         if (self.folder / "results.jsonl").exists():
             yield from read_records(self.folder)
+
+    def forget(self, ids: set[str]) -> None:
+        """Drops the records and then the files of images."""
+        with self._appending:
+            kept = (record for record in self.records() if record["id"] not in ids)
+            self._rewrite(json.dumps(record) + "\n" for record in kept)
+            self.done -= ids
+        for identity in ids:
+            shutil.rmtree(self.folder / "images" / identity, ignore_errors=True)
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes one record behind the others, through to the disk."""
@@ -152,6 +167,12 @@ class Journal:
         summary = write_summary(self.folder, self.records())
         self.release()
         return summary
+
+
+def fingerprint(sha256: str | None, target: str | None, label: str | None) -> str:
+    """What a record is of: a picture by its SHA-256, and the target and label of its own."""
+    known = json.dumps([sha256, target, label]).encode()
+    return hashlib.blake2b(known, digest_size=16).hexdigest()
 
 
 def is_run_of(folder: Path, settings: dict[str, Any]) -> bool:
