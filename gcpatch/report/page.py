@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 
 from gcpatch.data.images import read_png
+from gcpatch.evaluation.intervals import rate
 from gcpatch.files import atomic_write
 from gcpatch.report.figures import panel_tiles, percent
 from gcpatch.report.records import Run, gather
@@ -30,6 +31,7 @@ from gcpatch.report.summary import number, summarize
 from gcpatch.report.table import columns
 
 CARDS, CURVES, HISTORIES = 60, 60, 500  # most pictures, lines, and losses that the median is of
+FOOLED = "class", "explanation", "both"
 TERMS = "total", "cross_entropy", "explanation"
 UNREADABLE = OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error
 
@@ -64,14 +66,13 @@ def _spread(rows, most):
 
 
 def _headlines(done, failed):
-    """Key, label, large text, small text and share (or None) of each headline number."""
+    """Key, label, large text, small text and rate (or None) of each headline number."""
     said = f"of {len(done) + len(failed):,}; {len(failed):,} failed"
     yield "done", "Images done", f"{len(done):,}", said, None
-    for key in ("class", "explanation", "both"):
-        known = [f for r in done if isinstance(f := r.get(f"fooled_{key}"), bool)]
-        share = sum(known) / len(known) if known else None
-        said = f"{sum(known):,} of {len(known):,}" if known else "not measured"
-        yield f"fooled_{key}", f"{key.capitalize()} fooled", percent(share), said, share
+    for key in FOOLED:
+        found, said = _rate(done, f"fooled_{key}")
+        large = percent(found and found.value)
+        yield f"fooled_{key}", f"{key.capitalize()} fooled", large, said, found
     pairs = [(r.get("energy_clean"), r.get("energy_adversarial")) for r in done]
     pairs = [pair for pair in pairs if None not in map(number, pair)]
     means = [percent(statistics.fmean(column)) for column in zip(*pairs, strict=True)] or ["–"]
@@ -83,11 +84,48 @@ def _headlines(done, failed):
     yield "steps", "Median steps", f"{statistics.median(steps):,g}" if steps else "–", said, None
 
 
-def _headline(key, label, large, small, share):
-    bar = f"""<dd><svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none"
- aria-hidden="true"><rect width="{100 * (share or 0):.1f}" height="6"/></svg></dd>"""
+def _rate(done, key):
+    """The share of the images that have the flag set (None over none), and of how many it is."""
+    known = [flag for record in done if isinstance(flag := record.get(key), bool)]
+    if not known:
+        return None, "not measured"
+    return rate(sum(known), len(known)), f"{sum(known):,} of {len(known):,}"
+
+
+def _interval(found):
+    return f"{percent(found.low)} to {percent(found.high)}"
+
+
+def _headline(key, label, large, small, found):
+    bar = ""
+    if found:
+        bar = f"""<dd>95 % interval {_interval(found)}</dd>
+<dd><svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none"
+ aria-hidden="true"><rect width="{100 * found.value:.1f}" height="6"/></svg></dd>"""
     return f"""<div data-metric="{key}"><dt>{label}</dt><dd class="big">{large}</dd>
-<dd>{small}</dd>{"" if share is None else bar}</div>"""
+<dd>{small}</dd>{bar}</div>"""
+
+
+def _networks(done):
+    """A table of the rates of each network, where there are several."""
+    by_name: dict[str, list] = {}
+    for record in done:
+        if isinstance(name := record.get("model"), str):
+            by_name.setdefault(name, []).append(record)
+    if len(by_name) < 2:
+        return ""
+    rows = []
+    for name, records in by_name.items():
+        rates = [_rate(records, f"fooled_{key}")[0] for key in FOOLED]
+        cells = [f"{percent(r.value)} ({_interval(r)})" if r else "–" for r in rates]
+        rows.append([escape(name), f"{len(records):,}", *cells])
+    head = "".join(f"<th scope='col'>{key.capitalize()} fooled</th>" for key in FOOLED)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
+    return f"""<div class="scroll"><table id="networks">
+<caption>By network, with 95 % intervals</caption>
+<thead><tr><th scope='col'>Network</th><th scope='col'>Images</th>{head}</tr></thead>
+<tbody>
+{body}</tbody></table></div>"""
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -242,6 +280,7 @@ def write_page(run: Run, folder: Path) -> Path:
         "heading": escape(heading or "A run of gcpatch"),
         "lead": escape(", ".join(lead)),
         "headline": "\n".join(_headline(*line) for line in _headlines(done, failed)),
+        "networks": _networks(done),
         "data": text.replace("<", "\\u003c"),  # no string can end the script block
     }
     path = folder / "report.html"

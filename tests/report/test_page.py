@@ -21,8 +21,9 @@ from pyarrow import parquet
 
 from gcpatch import cli
 from gcpatch.data.images import write_png
+from gcpatch.evaluation import intervals
 from gcpatch.report.export import write_export
-from gcpatch.report.figures import write_pictures
+from gcpatch.report.figures import percent, write_pictures
 from gcpatch.report.page import write_report
 from gcpatch.report.records import ReportError, read_records
 
@@ -226,10 +227,12 @@ def test_the_headline_numbers_are_those_of_the_records(tmp_path):
 
     def rate(key):
         count = sum(r[key] for r in done)
+        _, low, high = intervals.rate(count, 23)
         return [
             f"{key.split('_')[1].capitalize()} fooled",
             f"{100 * count / 23:.1f} %",
             f"{count} of 23",
+            f"95 % interval {percent(low)} to {percent(high)}",
         ]
 
     assert page.metrics["done"] == ["Images done", "23", "of 25; 2 failed"]
@@ -279,6 +282,20 @@ def test_a_run_without_results_still_has_a_page(tmp_path, records):
     page = report(tmp_path, records, losses=False)
     assert page.metrics["steps"][1] == page.metrics["energy"][1] == "–"
     assert page.data["cards"] == [] and page.data["curves"] is None
+
+
+def test_several_networks_have_rates_of_their_own(tmp_path):
+    records = many(9)
+    for n, record in enumerate(records):
+        record |= {"model": "first" if n < 6 else "<i>", "fooled_class": n >= 6}
+    page = report(tmp_path, records, losses=False)
+    table = page.text[page.text.index('<table id="networks">') :]
+    cells = re.findall("<td>(.*?)</td>", table[: table.index("</table>")])
+    assert cells[:3] == ["first", "6", "0.0 % (0.0 % to 39.0 %)"]
+    assert cells[5:8] == ["&lt;i&gt;", "3", "100.0 % (43.9 % to 100.0 %)"]
+    found = page.data["summary"]["networks"]
+    assert found["first"]["fooled_class"] == 0 and found["<i>"]["intervals"]["fooled_class"][1] == 1
+    assert 'id="networks"' not in report(tmp_path / "one", many(3), losses=False).text
 
 
 def test_the_last_record_of_an_id_counts(tmp_path):
@@ -605,7 +622,8 @@ def test_parts_of_a_campaign_are_one_run(tmp_path, capsys):
     merged, single = (json.loads((f / "summary.json").read_text()) for f in (tmp_path, whole))
     assert list(merged) == list(single) and (merged["images"], merged["failed"]) == (12, 1)
     for key, value in single.items():
-        assert merged[key] == (value if value is None else pytest.approx(value, rel=1e-12))
+        exact = value is None or key == "intervals"
+        assert merged[key] == (value if exact else pytest.approx(value, rel=1e-12))
 
 
 def test_several_folders_need_a_place_for_their_page(tmp_path, capsys):
