@@ -835,7 +835,8 @@ def _report(options: argparse.Namespace) -> int:
         raise UserError("several runs as one need --out FOLDER for their page, or --export FILE")
     if folder and [folder] != options.folders and (folder / "run.json").exists():
         raise UserError(f"{folder} holds a run of its own; choose another folder for --out")
-    run = records.gather(options.folders)
+    left_out: list[str] = []
+    run = records.gather(options.folders, left_out.append)
     if options.export:
         export.write_export(run.records, options.export)
         print(options.export)
@@ -843,9 +844,11 @@ def _report(options: argparse.Namespace) -> int:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             summary.write_summary(folder, run.records)
-            print(page.write_page(run, folder))
+            print(page.write_page(run, folder, left_out.append))
         except OSError as error:
             raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from None
+    if left_out:
+        print(f"gcpatch report: {records.notes(left_out)}", file=sys.stderr)
     return 0
 
 

@@ -26,7 +26,7 @@ from gcpatch.data.images import read_png
 from gcpatch.evaluation.intervals import rate
 from gcpatch.files import atomic_write
 from gcpatch.report.figures import panel_tiles, percent
-from gcpatch.report.records import Run, gather
+from gcpatch.report.records import Note, Run, gather
 from gcpatch.report.summary import number, summarize
 from gcpatch.report.table import columns
 
@@ -149,13 +149,38 @@ def _pictures(folder):
     return [None, None, *(_jpeg(read_png(folder / f"{n}.png")) for n in ("adversarial", "overlay"))]
 
 
-def _cards(run, stored):
+def _cards(run, stored, note):
     """Some records with pictures: their rows in the table, and the pictures."""
     cards: list[dict] = []
+    unread, alone = [], []
     for row in _spread(stored, CARDS):
-        with suppress(*UNREADABLE):
-            cards.append({"row": row, "pictures": _pictures(_folder(run, row))})
+        try:
+            pictures = _pictures(_folder(run, row))
+        except UNREADABLE:
+            unread.append(row)
+            continue
+        cards.append({"row": row, "pictures": pictures})
+        if pictures[0] is None:
+            alone.append(row)
+    _note_images(run, unread, "pictures that cannot be read", note)
+    _note_images(run, alone, "clean pictures, for want of a panel.png,", note)
     return cards
+
+
+def _note_missing(run, stored, note):
+    """Says of how many images that are done there are no files."""
+    rows = [
+        row
+        for row in sorted(set(range(len(run.records))).difference(stored))
+        if not run.records[row].get("error") and not run.records[row].get("skipped")
+    ]
+    _note_images(run, rows, "pictures that are not there", note)
+
+
+def _note_images(run, rows, what, note):
+    if rows:
+        images = "1 image" if len(rows) == 1 else f"{len(rows):,} images"
+        note(f"{what} of {images} ({_folder(run, rows[0])}{', ...' if len(rows) > 1 else ''})")
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -169,7 +194,7 @@ def _terms(stored, prefix):
     return terms
 
 
-def _histories(run, stored):
+def _histories(run, stored, note):
     """{row: {term: [steps]}} of some images, from their own history.npz or their run's file."""
     whole = {folder for folder in set(run.folders) if (folder / "histories.npz").is_file()}
     known, found = set(stored), {}
@@ -183,12 +208,15 @@ def _histories(run, stored):
         with suppress(*UNREADABLE), open(_folder(run, row) / "history.npz", "rb") as file:
             found[row] = _terms(np.load(file), "")
     for folder in whole:
-        if lacking := [r for r in rows if r not in found and run.folders[r] == folder]:
-            path = folder / "histories.npz"
-            with suppress(*UNREADABLE), open(path, "rb") as file, np.load(file) as arrays:
-                for row in lacking:
-                    with suppress(*UNREADABLE):
-                        found[row] = _terms(arrays, f"{run.records[row].get('id')}/")
+        path = folder / "histories.npz"
+        try:
+            with open(path, "rb") as file, np.load(file) as arrays:
+                for row in rows:
+                    if row not in found and run.folders[row] == folder:
+                        with suppress(*UNREADABLE):
+                            found[row] = _terms(arrays, f"{run.records[row].get('id')}/")
+        except UNREADABLE:
+            note(f"{path}, which cannot be read")
     return dict(sorted(found.items()))
 
 
@@ -255,18 +283,25 @@ def write_report(folder: Path) -> Path:
     return write_page(gather([folder]), Path(folder))
 
 
-def write_page(run: Run, folder: Path) -> Path:
-    """Write the run's `report.html` into any folder; returns its path."""
+def write_page(run: Run, folder: Path, note: Note = lambda _: None) -> Path:
+    """Write the run's `report.html` into any folder; returns its path.
+
+    Args:
+        run: to report on.
+        folder: where to write.
+        note: told what is left out: files that are not there or cannot be read.
+    """
     failed = [r for r in run.records if r.get("error")]
     done = [r for r in run.records if not r.get("error") and not r.get("skipped")]
     stored = _stored(run)
+    _note_missing(run, stored, note)
     data = {
         "counts": {"records": len(run.records), "done": len(done), "failed": len(failed)},
         "most": CARDS,
         "settings": run.settings,
         "summary": summarize(run.records),
-        "cards": _cards(run, stored),
-        "curves": _curves(_histories(run, stored)),
+        "cards": _cards(run, stored, note),
+        "curves": _curves(_histories(run, stored, note)),
     }
     data = _clean(data) | {"columns": columns(run.records)}
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))

@@ -13,6 +13,7 @@ from gcpatch.report.export import flatten
 
 Note = Callable[[str], None]  # told what is left out
 
+NOTED = 3  # in a line
 TEXTS = ("id", "error", "skipped")
 OBJECTS = ("target", "label", "clean", "adversarial", "png", "loss", "asked")
 
@@ -62,6 +63,13 @@ def gather(folders: Sequence[Path], note: Note | None = None) -> Run:
             if name not in found or known.get("error"):
                 found[name] = run, record
     return Run(settings, [r for _, r in found.values()], [home for home, _ in found.values()])
+
+
+def notes(left_out: Sequence[str]) -> str:
+    """One line on what a report leaves out, as `gather` and `page.write_page` noted it."""
+    first = "; ".join(left_out[:NOTED])
+    more = len(left_out) - NOTED
+    return f"left out: {first}" + (f"; and {more:,} more" if more > 0 else "")
 
 
 def attacked(folder: Path, limit: int | None = None) -> list[Attacked]:

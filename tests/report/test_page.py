@@ -367,6 +367,45 @@ def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path):
     assert issubclass(ReportError, ValueError)
 
 
+def damaged(folder):
+    """A run of six images that has lost something in every way."""
+    make_run(folder, many(6), pictures=6)
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    lines[1:1] = ['{"id": "x", "ste', '{"id": "y", "target": "cat"}']
+    (folder / "results.jsonl").write_text("\n".join([*lines, '{"id": "z"']))
+    (folder / "histories.npz").write_bytes(b"junk")
+    shutil.rmtree(folder / "images" / "scene_0002")
+    (folder / "images" / "scene_0003" / "panel.png").write_bytes(b"torn")
+    (folder / "images" / "scene_0004" / "panel.png").unlink()
+    return folder
+
+
+def test_what_a_report_leaves_out_is_said_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gcpatch.report.records.NOTED", 99)
+    run = damaged(tmp_path)
+    assert cli.main(["report", str(run)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("gcpatch report: left out: ") and said.count("\n") == 1
+    for part in (
+        "line 2 of", "line 3 of", "line 9 of", "which is cut short",
+        f"pictures that are not there of 1 image ({run}/images/scene_0002)",
+        f"pictures that cannot be read of 1 image ({run}/images/scene_0003)",
+        f"clean pictures, for want of a panel.png, of 1 image ({run}/images/scene_0004)",
+        f"{run}/histories.npz, which cannot be read",
+    ):  # fmt: skip
+        assert part in said
+    monkeypatch.undo()
+    assert cli.main(["report", str(run)]) == 0
+    assert capsys.readouterr().err.endswith("; and 4 more\n")
+    assert Page(run / "report.html").metrics["done"][1:] == ["6", "of 6; 0 failed"]
+
+
+def test_of_a_whole_run_nothing_is_left_out(tmp_path, capsys):
+    make_run(tmp_path, [*many(3), failure("a.jpg")], pictures=3)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+
+
 # ---- losses --------------------------------------------------------------------------------------
 
 
