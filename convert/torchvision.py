@@ -13,9 +13,7 @@ left out on the way here and written as zero on the way back.
 """
 
 import math
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +26,7 @@ from convert.twins import twin as twin
 from convert.weights import Weights as Weights
 from convert.weights import first_line
 from convert.weights import load_weights as load_weights
+from gcpatch.files import atomic_write
 from gcpatch.networks import Network, create, fill, parameters
 
 VERSIONS = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
@@ -146,14 +145,9 @@ def save_torch(network: Network, path: str | Path) -> None:
         ConvertError: the file cannot be written.
     """
     path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
+        with atomic_write(path) as draft, draft.open("wb") as file:
             torch.save(to_torch(network), file)
-        draft.replace(path)
     except (OSError, RuntimeError) as error:
         raise ConvertError(f"{path} cannot be written: {first_line(error)}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)

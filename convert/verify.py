@@ -128,7 +128,7 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
     Raises:
         UserError: it is not the folder of a run, or its weights are not at hand.
     """
-    records = [r for r in read_records(folder) if r["error"] is None and not r.get("skipped")]
+    records = [r for r in read_records(folder) if not r.get("error") and not r.get("skipped")]
     settings, region = _settings(folder)
     rows, differing = [], []
     for name in dict.fromkeys(record["model"] for record in records):

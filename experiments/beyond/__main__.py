@@ -21,7 +21,6 @@ from experiments.beyond.estimate import estimate
 from gcpatch.errors import UserError
 from gcpatch.evaluation import intervals
 from gcpatch.networks import checkpoints
-from gcpatch.report import figures
 
 SETS = {
     "mini": ("mini_vgg_bn", "mini_vgg", "mini_wide_resnet", "mini_resnext"),
@@ -53,8 +52,6 @@ def attack(options: argparse.Namespace, names: Sequence[str], planned: Sequence[
     untrained = {n: recipe for n, recipe in recipes if not (out / "networks" / n).exists()}
     for line in estimate(left, untrained, count, options.steps, options.batch):
         print(line, flush=True)
-    # adversarial.png is written before; six pictures an image take as long as many steps.
-    figures.write_pictures = lambda folder, **parts: None
     items = cells.draw(count)
     load = partial(full.trained, out=out) if trains else checkpoints.load
     for name in names:

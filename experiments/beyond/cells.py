@@ -117,6 +117,15 @@ def attack(
         return
     with ConsoleProgress(len(items), len(journal.done)) as watch:
         watch.bar.set_description(str(cell.folder))
-        for _ in campaign.run(journal, network, items, patch, how, batch=batch, watch=watch):
+        for _ in campaign.run(
+            journal,
+            network,
+            items,
+            patch,
+            how,
+            batch=batch,
+            watch=watch,
+            write_artifacts=False,  # six pictures an image take as long as many steps
+        ):
             pass
     journal.close()

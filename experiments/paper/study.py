@@ -131,8 +131,8 @@ class Study:
             patch,
             attack,
             {"model": name, "setting": setting, "images": self.source, "seed": SEED},
+            command=shlex.join(["python", *sys.orig_argv[1:]]),
         )
-        described["command"] = shlex.join(["python", *sys.orig_argv[1:]])
         folder = self.out / "runs" / f"{name}-{setting}"
         journal = Journal(folder, described, resume=True)
         batch = MOST_ON_CPU if jax.default_backend() == "cpu" else MOST_ON_ACCELERATOR

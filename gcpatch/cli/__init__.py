@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, unknown = _parser().parse_known_args(arguments)
     if unknown:
         options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    _cache_programs()
     try:
+        _cache_programs()
         return options.run(options)
     except UserError as error:
         printing.warn(str(error), options.verb)
@@ -73,7 +73,8 @@ class _Version(argparse.Action):
 
 def _cache_programs() -> None:
     """Has JAX keep compiled programs beside the converted weights, unless the user says where."""
-    from gcpatch.files import home
+    from gcpatch.files import programs
 
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(home() / "programs"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and (folder := programs()):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

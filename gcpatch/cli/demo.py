@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import IMAGE_SIZE, add_json, add_verb
+from gcpatch.cli.options import IMAGE_SIZE, add_json, add_verb, command
 
 SCENES, STEPS, SEED = 4, 300, 7
 
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     patch, attack = Patch(), Attack(objective="hide", steps=STEPS)
     networks = [checkpoints.load(name) for name in MINIS]
     settings = {"model": "the bundled minis", "images": f"scenes of seed {SEED}"}
-    described = campaign.describe(networks, patch, attack, settings)
+    described = campaign.describe(networks, patch, attack, settings, command=command())
     if is_run_of(options.out, described):  # an older demo, which nobody misses
         shutil.rmtree(options.out)
     journal = Journal(options.out, described)

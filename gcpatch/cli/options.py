@@ -2,6 +2,8 @@
 
 import argparse
 import pkgutil
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,3 +133,8 @@ def writing_to(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write to the folder {folder}: {error.strerror}") from None
+
+
+def command() -> str:
+    """What a shell would have to run again."""
+    return shlex.join(["gcpatch", *sys.argv[1:]])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpatch.cli.options import add_verb, writing_to
+from gcpatch.cli.printing import warn
 from gcpatch.errors import UserError
 
 
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("several runs as one need --out FOLDER for their page, or --export FILE")
     if folder and [folder] != options.folders and (folder / "run.json").exists():
         raise UserError(f"{folder} holds a run of its own; choose another folder for --out")
-    gathered = records.gather(options.folders)
+    left_out: list[str] = []
+    gathered = records.gather(options.folders, left_out.append)
     if options.export:
         export.write_export(gathered.records, options.export)
         print(options.export)
@@ -52,5 +54,7 @@ def run(options: argparse.Namespace) -> int:
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
             summary.write_summary(folder, gathered.records)
-            print(page.write_page(gathered, folder))
+            print(page.write_page(gathered, folder, left_out.append))
+    if left_out:
+        warn(records.notes(left_out), options.verb)
     return 0

@@ -7,7 +7,6 @@ Every refusal is an `ImageError`: one sentence that names the file and says what
 import os
 import stat
 import threading
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +25,7 @@ from PIL.TiffImagePlugin import (
 )
 
 from gcpatch.errors import UserError
+from gcpatch.files import atomic_write
 
 RESIZE_MODES = ("stretch", "crop")
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, 0]  # OpenCV's own: 2.5x larger
@@ -131,16 +131,12 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         found = f"{image.dtype} of shape {list(image.shape)}"
         raise ValueError(f"image must be uint8 of shape [h, w, 3] or [h, w], not {found}.")
     pixels = np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image)
-    part = Path(path).parent / f".{uuid.uuid4().hex}.part"  # the same folder, so replace is atomic
     try:
-        part.write_bytes(cv2.imencode(".png", pixels, PNG)[1].tobytes())
-        os.replace(part, path)
+        with atomic_write(Path(path)) as draft:
+            draft.write_bytes(cv2.imencode(".png", pixels, PNG)[1].tobytes())
     except (OSError, ValueError, cv2.error) as error:
         message = _cannot(path, "be written", error, "check that the folder exists and has room")
         raise ImageError(message) from None
-    finally:
-        with suppress(OSError, ValueError):
-            part.unlink()
 
 
 def read_bytes(path: str | Path, start: int = 0, length: int = -1) -> bytes:

@@ -53,6 +53,10 @@ class Item(NamedTuple):
         """Why this image has no result."""
         return f"{self.listed}: {error}" if self.listed else str(error)
 
+    def digest(self) -> str:
+        """The picture's SHA-256; of a file without decoding it. Raises as `read` does."""
+        return self.read.digest() if isinstance(self.read, _Reader) else self.read().sha256
+
 
 class Found(NamedTuple):
     """Images, and sentences on what a person should know of how they were found."""
@@ -73,12 +77,19 @@ class _Reader:
     length: int | None
 
     def __call__(self) -> Picture:
+        data = self._data()
+        pixels = images.decode(data, self.source, self.size, self.resize_mode)
+        return Picture(pixels, hashlib.sha256(data).hexdigest())
+
+    def digest(self) -> str:
+        return hashlib.sha256(self._data()).hexdigest()
+
+    def _data(self) -> bytes:
         place = () if self.length is None else (self.start, self.length)
         data = images.read_bytes(self.path, *place)
         if self.length is not None and len(data) < self.length:
             raise ImageError(f"{self.source!r} is cut short since it was listed; run this again.")
-        pixels = images.decode(data, self.source, self.size, self.resize_mode)
-        return Picture(pixels, hashlib.sha256(data).hexdigest())
+        return data
 
 
 def find(

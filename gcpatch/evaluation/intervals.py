@@ -1,26 +1,45 @@
-"""Intervals by the percentile bootstrap over images (Efron, 1979)."""
+"""Intervals over images: Wilson's for rates (1927), the percentile bootstrap (Efron, 1979) else."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy import stats
 
 RESAMPLES, LEVEL, SEED = 4_000, 0.95, 0
+DRAWN = 2**22  # numbers at a time, which bounds the memory
 
 Statistic = Callable[..., Float[np.ndarray, "..."]]
 
 
 class Estimate(NamedTuple):
-    """A statistic of the images, and the interval that its resamples fill."""
+    """A statistic of the images, and its interval."""
 
     value: float
     low: float
     high: float
 
 
+def rate(hits: int, images: int, level: float = LEVEL) -> Estimate:
+    """A share of the images, with Wilson's score interval, which is not [0, 0] for 0 of 6.
+
+    Args:
+        hits: how many images count.
+        images: of how many.
+        level: how often such intervals hold the true rate.
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if not images:
+        raise ValueError("there are no images to take an interval over")
+    low, high = stats.binomtest(hits, images).proportion_ci(level, "wilson")
+    return Estimate(hits / images, float(low), float(high))
+
+
 def bootstrap(
-    values: Float[np.ndarray, " n"],
+    values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"],
     statistic: Statistic = np.mean,
     level: float = LEVEL,
     resamples: int = RESAMPLES,
@@ -29,7 +48,7 @@ def bootstrap(
     """A statistic with its interval, each resample as many images, drawn with replacement.
 
     The draws depend on the seed and on the number of images alone: cells that attack the same
-    images are resampled alike.
+    images are resampled alike. The mean of booleans is a `rate`.
 
     Args:
         values: one for each image.
@@ -43,8 +62,21 @@ def bootstrap(
     """
     if not len(values):
         raise ValueError("there are no images to take an interval over")
-    rows = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    found = statistic(values[rows], axis=1)
+    if values.dtype == bool and statistic is np.mean:
+        return rate(int(values.sum()), len(values), level)
+    value = float(statistic(values, axis=0))
+    if len(values) == 1:  # of which SciPy takes no resamples
+        return Estimate(value, value, value)
+    with np.errstate(invalid="ignore"):  # SciPy interpolates, also between infinities
+        found = stats.bootstrap(
+            (values,),
+            statistic,
+            n_resamples=resamples,
+            batch=max(1, DRAWN // len(values)),
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
     tail = (1 - level) / 2
     low, high = np.quantile(found, (tail, 1 - tail), method="inverted_cdf")
-    return Estimate(float(statistic(values, axis=0)), float(low), float(high))
+    return Estimate(value, float(low), float(high))

@@ -141,8 +141,8 @@ def measure(heat: np.ndarray, inside: jax.Array, objective: str) -> dict[str, An
 def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each group of rows the number of images, and of each quantity the mean with its interval.
 
-    A mean is `{"value", "low", "high"}`, with the 95 % interval of the bootstrap over images; None
-    where the objective wants nothing of the explanation.
+    A mean is `{"value", "low", "high"}`, with the 95 % interval over images: Wilson's for what is
+    true or false, else the bootstrap's. None where the objective wants nothing of the explanation.
     """
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
@@ -155,4 +155,4 @@ def summarise(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _mean(values: list[Any]) -> dict[str, float] | None:
-    return None if None in values else bootstrap(np.asarray(values, float))._asdict()
+    return None if None in values else bootstrap(np.asarray(values))._asdict()

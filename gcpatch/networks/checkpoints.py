@@ -6,9 +6,6 @@ whose parameters they are, where they come from and what they hash to.
 
 import importlib.resources
 import json
-import os
-import secrets
-import shutil
 import textwrap
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gcpatch.files import atomic_directory, make_folder
 from gcpatch.files import home as home
 from gcpatch.networks import NAMES, Network, create, fill, manifests, parameters, random
 from gcpatch.networks.manifests import CheckpointError as CheckpointError
@@ -94,22 +92,19 @@ def save(
     import orbax.checkpoint as ocp  # here, because the weights in the package need no Orbax
 
     folder = Path(folder).expanduser().resolve()
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         _check_replaceable(folder)
         manifest = manifests.describe(network, source, versions)
         arrays = {key: np.asarray(value) for key, value in parameters(network).items()}
-        draft.mkdir(parents=True)
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(draft / ARRAYS, arrays)
-            checkpointer.wait_until_finished()
-        manifest["files"] = manifests.hash_files(draft / ARRAYS)
-        (draft / manifests.FILE).write_text(json.dumps(manifest, indent=1), "utf-8")
-        _replace(folder, draft)
+        make_folder(folder.parent)
+        with atomic_directory(folder) as draft:
+            with ocp.StandardCheckpointer() as checkpointer:
+                checkpointer.save(draft / ARRAYS, arrays)
+                checkpointer.wait_until_finished()
+            manifest["files"] = manifests.hash_files(draft / ARRAYS)
+            (draft / manifests.FILE).write_text(json.dumps(manifest, indent=1), "utf-8")
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return manifest
 
 
@@ -120,20 +115,6 @@ def _check_replaceable(folder: Path) -> None:
         raise CheckpointError(f"{folder} is in use and no checkpoint: choose another folder")
     if found:
         manifests.read_manifest(folder)
-
-
-def _replace(folder: Path, draft: Path) -> None:
-    """Puts the draft in the folder's place; keeps what was there if that fails."""
-    old = draft.with_name(f"{draft.name}.old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        draft.rename(folder)
-    except BaseException:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read(folder: str | Path, name: str | None = None) -> Network:

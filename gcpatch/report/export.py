@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpatch.errors import UserError
+from gcpatch.files import atomic_write
 
 SUFFIXES = ".csv", ".parquet"
 
@@ -43,16 +44,12 @@ def write_export(records: Sequence[dict[str, Any]], path: Path) -> None:
     check(path)
     names = _names(records)
     rows = ([_plain(flat.get(name)) for name in names] for flat in map(flatten, records))
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        if path.suffix == ".csv":
-            with open(partial, "w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(names)
-                writer.writerows(rows)
-        else:
-            _write_parquet(dict(zip(names, zip(*rows, strict=True), strict=True)), partial)
-        partial.replace(path)
+        with atomic_write(path) as draft:
+            if path.suffix == ".csv":
+                _write_csv(names, rows, draft)
+            else:
+                _write_parquet(dict(zip(names, zip(*rows, strict=True), strict=True)), draft)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
 
@@ -70,6 +67,13 @@ def _plain(value):
     if isinstance(value, list):
         value = json.dumps(value)
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _write_csv(names, rows, path):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
 
 
 def _write_parquet(columns, path):

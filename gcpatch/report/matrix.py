@@ -12,13 +12,16 @@ import numpy as np
 
 from gcpatch.data.images import write_png
 from gcpatch.evaluation.transfer import GROUP, MEASURED
+from gcpatch.files import atomic_write
 from gcpatch.report.figures import FAINT, GREY, INK, draw, fit, text_width
 
 HEAD = (*GROUP, "images", "class", "explanation", "energy", "pointing", "area")
 TITLES = {
-    "fooled_class": "target class", "fooled_explanation": "explanation fooled",
-    "energy": "heat in the patch", "pointing": "maximum in the patch",
-}  # fmt: skip
+    "fooled_class": "target class",
+    "fooled_explanation": "explanation fooled",
+    "energy": "heat in the patch",
+    "pointing": "maximum in the patch",
+}
 CELL, LINE, MARGIN, LETTERS = (92, 30), 30, 24, 15  # pixels
 
 
@@ -36,8 +39,9 @@ def interval(mean: dict[str, float] | None) -> str:
 def write(folder: Path, rows: Sequence[dict[str, Any]], means: Sequence[dict[str, Any]]) -> None:
     """Writes `transfer.jsonl` (a row an image), `transfer.csv` (means) and `transfer.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "transfer.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with open(folder / "transfer.csv", "w", newline="") as file:
+    with atomic_write(folder / "transfer.jsonl") as draft:
+        draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with atomic_write(folder / "transfer.csv") as draft, open(draft, "w", newline="") as file:
         table = csv.writer(file)
         names = [
             f"{name}_{part}" for name in (*MEASURED, "area") for part in ("mean", "low", "high")
@@ -74,8 +78,14 @@ def picture(means: Sequence[dict[str, Any]]) -> np.ndarray:
         draw(canvas, TITLES[name], (start, MARGIN + LETTERS), LETTERS + 2, 600, INK)
         for x, network in enumerate(networks):
             place = (start + x * CELL[0] + 2, MARGIN + LINE + LETTERS + 4)
-            draw(canvas, fit(network.removeprefix("mini_"), CELL[0] - 4, LETTERS - 1), place,
-                 LETTERS - 1, 400, GREY)  # fmt: skip
+            draw(
+                canvas,
+                fit(network.removeprefix("mini_"), CELL[0] - 4, LETTERS - 1),
+                place,
+                LETTERS - 1,
+                400,
+                GREY,
+            )
             for y, rows in enumerate(lines.values()):
                 found = [row[name] for row in rows if row["network"] == network]
                 corner = (start + x * CELL[0], top + y * CELL[1])

@@ -23,12 +23,15 @@ import cv2
 import numpy as np
 
 from gcpatch.data.images import read_png
+from gcpatch.evaluation.intervals import rate
+from gcpatch.files import atomic_write
 from gcpatch.report.figures import panel_tiles, percent
-from gcpatch.report.records import Run, gather
+from gcpatch.report.records import Note, Run, gather
 from gcpatch.report.summary import number, summarize
 from gcpatch.report.table import columns
 
 CARDS, CURVES, HISTORIES = 60, 60, 500  # most pictures, lines, and losses that the median is of
+FOOLED = "class", "explanation", "both"
 TERMS = "total", "cross_entropy", "explanation"
 UNREADABLE = OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, zlib.error
 
@@ -63,14 +66,13 @@ def _spread(rows, most):
 
 
 def _headlines(done, failed):
-    """Key, label, large text, small text and share (or None) of each headline number."""
+    """Key, label, large text, small text and rate (or None) of each headline number."""
     said = f"of {len(done) + len(failed):,}; {len(failed):,} failed"
     yield "done", "Images done", f"{len(done):,}", said, None
-    for key in ("class", "explanation", "both"):
-        known = [f for r in done if isinstance(f := r.get(f"fooled_{key}"), bool)]
-        share = sum(known) / len(known) if known else None
-        said = f"{sum(known):,} of {len(known):,}" if known else "not measured"
-        yield f"fooled_{key}", f"{key.capitalize()} fooled", percent(share), said, share
+    for key in FOOLED:
+        found, said = _rate(done, f"fooled_{key}")
+        large = percent(found and found.value)
+        yield f"fooled_{key}", f"{key.capitalize()} fooled", large, said, found
     pairs = [(r.get("energy_clean"), r.get("energy_adversarial")) for r in done]
     pairs = [pair for pair in pairs if None not in map(number, pair)]
     means = [percent(statistics.fmean(column)) for column in zip(*pairs, strict=True)] or ["–"]
@@ -82,11 +84,48 @@ def _headlines(done, failed):
     yield "steps", "Median steps", f"{statistics.median(steps):,g}" if steps else "–", said, None
 
 
-def _headline(key, label, large, small, share):
-    bar = f"""<dd><svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none"
- aria-hidden="true"><rect width="{100 * (share or 0):.1f}" height="6"/></svg></dd>"""
+def _rate(done, key):
+    """The share of the images that have the flag set (None over none), and of how many it is."""
+    known = [flag for record in done if isinstance(flag := record.get(key), bool)]
+    if not known:
+        return None, "not measured"
+    return rate(sum(known), len(known)), f"{sum(known):,} of {len(known):,}"
+
+
+def _interval(found):
+    return f"{percent(found.low)} to {percent(found.high)}"
+
+
+def _headline(key, label, large, small, found):
+    bar = ""
+    if found:
+        bar = f"""<dd>95 % interval {_interval(found)}</dd>
+<dd><svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none"
+ aria-hidden="true"><rect width="{100 * found.value:.1f}" height="6"/></svg></dd>"""
     return f"""<div data-metric="{key}"><dt>{label}</dt><dd class="big">{large}</dd>
-<dd>{small}</dd>{"" if share is None else bar}</div>"""
+<dd>{small}</dd>{bar}</div>"""
+
+
+def _networks(done):
+    """A table of the rates of each network, where there are several."""
+    by_name: dict[str, list] = {}
+    for record in done:
+        if isinstance(name := record.get("model"), str):
+            by_name.setdefault(name, []).append(record)
+    if len(by_name) < 2:
+        return ""
+    rows = []
+    for name, records in by_name.items():
+        rates = [_rate(records, f"fooled_{key}")[0] for key in FOOLED]
+        cells = [f"{percent(r.value)} ({_interval(r)})" if r else "–" for r in rates]
+        rows.append([escape(name), f"{len(records):,}", *cells])
+    head = "".join(f"<th scope='col'>{key.capitalize()} fooled</th>" for key in FOOLED)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
+    return f"""<div class="scroll"><table id="networks">
+<caption>By network, with 95 % intervals</caption>
+<thead><tr><th scope='col'>Network</th><th scope='col'>Images</th>{head}</tr></thead>
+<tbody>
+{body}</tbody></table></div>"""
 
 
 # ---- pictures ------------------------------------------------------------------------------------
@@ -110,13 +149,38 @@ def _pictures(folder):
     return [None, None, *(_jpeg(read_png(folder / f"{n}.png")) for n in ("adversarial", "overlay"))]
 
 
-def _cards(run, stored):
+def _cards(run, stored, note):
     """Some records with pictures: their rows in the table, and the pictures."""
     cards: list[dict] = []
+    unread, alone = [], []
     for row in _spread(stored, CARDS):
-        with suppress(*UNREADABLE):
-            cards.append({"row": row, "pictures": _pictures(_folder(run, row))})
+        try:
+            pictures = _pictures(_folder(run, row))
+        except UNREADABLE:
+            unread.append(row)
+            continue
+        cards.append({"row": row, "pictures": pictures})
+        if pictures[0] is None:
+            alone.append(row)
+    _note_images(run, unread, "pictures that cannot be read", note)
+    _note_images(run, alone, "clean pictures, for want of a panel.png,", note)
     return cards
+
+
+def _note_missing(run, stored, note):
+    """Says of how many images that are done there are no files."""
+    rows = [
+        row
+        for row in sorted(set(range(len(run.records))).difference(stored))
+        if not run.records[row].get("error") and not run.records[row].get("skipped")
+    ]
+    _note_images(run, rows, "pictures that are not there", note)
+
+
+def _note_images(run, rows, what, note):
+    if rows:
+        images = "1 image" if len(rows) == 1 else f"{len(rows):,} images"
+        note(f"{what} of {images} ({_folder(run, rows[0])}{', ...' if len(rows) > 1 else ''})")
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -130,7 +194,7 @@ def _terms(stored, prefix):
     return terms
 
 
-def _histories(run, stored):
+def _histories(run, stored, note):
     """{row: {term: [steps]}} of some images, from their own history.npz or their run's file."""
     whole = {folder for folder in set(run.folders) if (folder / "histories.npz").is_file()}
     known, found = set(stored), {}
@@ -144,12 +208,15 @@ def _histories(run, stored):
         with suppress(*UNREADABLE), open(_folder(run, row) / "history.npz", "rb") as file:
             found[row] = _terms(np.load(file), "")
     for folder in whole:
-        if lacking := [r for r in rows if r not in found and run.folders[r] == folder]:
-            path = folder / "histories.npz"
-            with suppress(*UNREADABLE), open(path, "rb") as file, np.load(file) as arrays:
-                for row in lacking:
-                    with suppress(*UNREADABLE):
-                        found[row] = _terms(arrays, f"{run.records[row].get('id')}/")
+        path = folder / "histories.npz"
+        try:
+            with open(path, "rb") as file, np.load(file) as arrays:
+                for row in rows:
+                    if row not in found and run.folders[row] == folder:
+                        with suppress(*UNREADABLE):
+                            found[row] = _terms(arrays, f"{run.records[row].get('id')}/")
+        except UNREADABLE:
+            note(f"{path}, which cannot be read")
     return dict(sorted(found.items()))
 
 
@@ -216,18 +283,25 @@ def write_report(folder: Path) -> Path:
     return write_page(gather([folder]), Path(folder))
 
 
-def write_page(run: Run, folder: Path) -> Path:
-    """Write the run's `report.html` into any folder; returns its path."""
+def write_page(run: Run, folder: Path, note: Note = lambda _: None) -> Path:
+    """Write the run's `report.html` into any folder; returns its path.
+
+    Args:
+        run: to report on.
+        folder: where to write.
+        note: told what is left out: files that are not there or cannot be read.
+    """
     failed = [r for r in run.records if r.get("error")]
     done = [r for r in run.records if not r.get("error") and not r.get("skipped")]
     stored = _stored(run)
+    _note_missing(run, stored, note)
     data = {
         "counts": {"records": len(run.records), "done": len(done), "failed": len(failed)},
         "most": CARDS,
         "settings": run.settings,
         "summary": summarize(run.records),
-        "cards": _cards(run, stored),
-        "curves": _curves(_histories(run, stored)),
+        "cards": _cards(run, stored, note),
+        "curves": _curves(_histories(run, stored, note)),
     }
     data = _clean(data) | {"columns": columns(run.records)}
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
@@ -241,9 +315,10 @@ def write_page(run: Run, folder: Path) -> Path:
         "heading": escape(heading or "A run of gcpatch"),
         "lead": escape(", ".join(lead)),
         "headline": "\n".join(_headline(*line) for line in _headlines(done, failed)),
+        "networks": _networks(done),
         "data": text.replace("<", "\\u003c"),  # no string can end the script block
     }
-    path, part = folder / "report.html", folder / "report.html.part"
-    part.write_text(_fill(parts), encoding="utf-8", errors="replace", newline="\n")
-    os.replace(part, path)
+    path = folder / "report.html"
+    with atomic_write(path) as draft:
+        draft.write_text(_fill(parts), encoding="utf-8", errors="replace", newline="\n")
     return path

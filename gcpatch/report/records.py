@@ -1,7 +1,7 @@
 """What a report is of: the settings and records of a run, or of the parts of one campaign."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from sys import intern
 from typing import Any, NamedTuple
@@ -11,9 +11,15 @@ from gcpatch.errors import UserError
 from gcpatch.evaluation.transfer import Attacked
 from gcpatch.report.export import flatten
 
+Note = Callable[[str], None]  # told what is left out
+
+NOTED = 3  # in a line
+TEXTS = ("id", "error", "skipped")
+OBJECTS = ("target", "label", "clean", "adversarial", "png", "loss", "asked")
+
 
 class ReportError(UserError):
-    """A run's folder cannot be reported on; the message says why in one sentence."""
+    """A run's folder cannot be read; the message says why in one sentence."""
 
 
 class Run(NamedTuple):
@@ -31,27 +37,39 @@ class Run(NamedTuple):
     folders: list[Path]
 
 
-def gather(folders: Sequence[Path]) -> Run:
+def gather(folders: Sequence[Path], note: Note | None = None) -> Run:
     """The run of a folder, or those of several as one.
 
     A folder that holds no `run.json` stands for its subfolders `part-*`. Of an image that several
     runs have, the first result counts.
 
+    Args:
+        folders: of the runs.
+        note: as of `read_records`.
+
     Raises:
         ReportError: a folder is not that of a run, two runs have different settings, or an id is
-            of different images in two runs; the message names the folders and what differs.
+            of different images in two runs; the message names the folders and what differs. Without
+            `note` also where a line is no record.
     """
     runs = list(dict.fromkeys(run for folder in folders for run in _runs(Path(folder))))
     settings = _together(runs, [_settings(run) for run in runs])
     found: dict[str, tuple[Path, dict]] = {}
     for run in runs:
-        for name, record in _latest(run).items():
+        for name, record in _latest(run, note).items():
             home, known = found.get(name, (run, record))
             if name in found:
                 _compare(name, home, known, run, record)
             if name not in found or known.get("error"):
                 found[name] = run, record
     return Run(settings, [r for _, r in found.values()], [home for home, _ in found.values()])
+
+
+def notes(left_out: Sequence[str]) -> str:
+    """One line on what a report leaves out, as `gather` and `page.write_page` noted it."""
+    first = "; ".join(left_out[:NOTED])
+    more = len(left_out) - NOTED
+    return f"left out: {first}" + (f"; and {more:,} more" if more > 0 else "")
 
 
 def attacked(folder: Path, limit: int | None = None) -> list[Attacked]:
@@ -68,27 +86,42 @@ def attacked(folder: Path, limit: int | None = None) -> list[Attacked]:
     found = [
         Attacked(folder.name, record, home / "images" / record["id"] / "adversarial.png", place)
         for record, home in zip(run.records, run.folders, strict=True)
-        if not record["error"] and not record.get("skipped")
+        if not record.get("error") and not record.get("skipped")
     ]
     return found[:limit]
 
 
-def read_records(run: Path) -> list[dict]:
-    """The records of results.jsonl as dicts; a last line that a kill cut short is left out."""
+def read_records(run: Path, note: Note | None = None) -> Iterator[dict[str, Any]]:
+    """The records of results.jsonl, one by one; a last line that a kill cut short is left out.
+
+    Args:
+        run: the run's folder.
+        note: told of every line that is left out.
+
+    Raises:
+        ReportError: there is no such file, or, without `note`, a whole line is no record.
+    """
     path = _file(Path(run), "results.jsonl")
-    records: list[dict] = []
-    broken = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if broken and line.strip():
-                raise ReportError(
-                    f"{path}, line {broken}: this is not a record; mend or delete the line."
-                )
-            if (record := _object(line)) is not None:
-                records.append(record)
-            elif line.strip():
-                broken = number
-    return records
+            whole = line.endswith(b"\n")
+            if _is_record(record := _object(line)):
+                yield record
+            elif line.strip() and note:
+                what = "is no record" if whole else "is cut short"
+                note(f"line {number} of {path}, which {what}")
+            elif line.strip() and whole:
+                raise ReportError(f"{path}, line {number} is no record; mend or delete the line")
+
+
+def _is_record(found: Any) -> bool:
+    """Whether an object has what every reader of records relies on."""
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("id"), str)
+        and all(isinstance(found.get(key), str | None) for key in TEXTS)
+        and all(isinstance(found.get(key), dict | None) for key in OBJECTS)
+    )
 
 
 def _runs(folder: Path) -> list[Path]:
@@ -130,13 +163,12 @@ def _settings(run):
     return found
 
 
-def _latest(run):
+def _latest(run, note):
     """{id: its last record}, in the order of the file."""
     last: dict[str, dict] = {}
-    for number, record in enumerate(read_records(run)):
-        name = str(record.get("id", (run, number)))
-        last.pop(name, None)
-        last[name] = record
+    for record in read_records(run, note):
+        last.pop(record["id"], None)
+        last[record["id"]] = record
     return last
 
 

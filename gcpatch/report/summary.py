@@ -1,19 +1,33 @@
 """The rates and means over a run's records, and the file summary.json that holds them."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from gcpatch.evaluation.intervals import rate
+from gcpatch.files import atomic_write
 
 FOOLED = ("fooled_class", "fooled_explanation", "fooled_both")
 RATES = ("converged", *FOOLED)
 OF_CORRECT = tuple(f"{key}_of_correct" for key in FOOLED)
 ACCURACIES = ("accuracy_clean", "accuracy_robust")
+SHARES = (*RATES, *OF_CORRECT, *ACCURACIES)
 MEANS = (
-    "steps", "energy_clean", "energy_adversarial", "map_iou", "map_rank_correlation",
-    "linf", "l2", "psnr", "pixels_changed_share",
-    "object_energy_clean", "object_energy_adversarial",
-)  # fmt: skip
+    "steps",
+    "energy_clean",
+    "energy_adversarial",
+    "map_iou",
+    "map_rank_correlation",
+    "linf",
+    "l2",
+    "psnr",
+    "pixels_changed_share",
+    "object_energy_clean",
+    "object_energy_adversarial",
+)
+KEYS = (*SHARES, *MEANS)
 
 
 def number(value: Any) -> float | int | None:
@@ -27,23 +41,51 @@ def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     `accuracy_clean` and `accuracy_robust` are the shares, of the images with a known label, that
     the network classifies right before the attack, and before and after it; a skipped image stays
     as it is. `fooled_*_of_correct` are the rates among the attacked images that it had right.
+
+    `intervals` has each rate's 95 % interval (Wilson's), `[low, high]`. Where the records are of
+    several networks, `networks` has all this for each of them.
     """
-    images, failed, skipped = 0, 0, 0
-    keys = (*RATES, *OF_CORRECT, *ACCURACIES, *MEANS)
-    sums, counts = dict.fromkeys(keys, 0.0), dict.fromkeys(keys, 0)
+    whole, networks = _Sums(), defaultdict[str, _Sums](_Sums)
     for record in records:
-        images += 1
+        whole.add(record)
+        if isinstance(name := record.get("model"), str):
+            networks[name].add(record)
+    found = whole.summary()
+    if len(networks) > 1:
+        found["networks"] = {name: sums.summary() for name, sums in networks.items()}
+    return found
+
+
+class _Sums:
+    """What a summary needs to know of the records so far."""
+
+    def __init__(self) -> None:
+        self.images, self.failed, self.skipped = 0, 0, 0
+        self.sums, self.counts = dict.fromkeys(KEYS, 0.0), dict.fromkeys(KEYS, 0)
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.images += 1
         if record.get("error"):
-            failed += 1
-            continue
-        skipped += bool(record.get("skipped"))
+            self.failed += 1
+            return
+        self.skipped += bool(record.get("skipped"))
         known = record | _judged(record)
-        for key in sums:
-            if (value := number(known.get(key))) is not None:
-                sums[key] += value
-                counts[key] += 1
-    means = {key: sums[key] / counts[key] if counts[key] else None for key in sums}
-    return {"images": images, "failed": failed, "skipped": skipped, **means}
+        for key in KEYS:
+            value = number(known.get(key))
+            if value is not None and (isinstance(value, bool) or key in MEANS):
+                self.sums[key] += value
+                self.counts[key] += 1
+
+    def summary(self) -> dict[str, Any]:
+        counts = {"images": self.images, "failed": self.failed, "skipped": self.skipped}
+        means = {
+            key: self.sums[key] / self.counts[key] if self.counts[key] else None for key in KEYS
+        }
+        rates = {
+            key: rate(int(self.sums[key]), self.counts[key]) for key in SHARES if self.counts[key]
+        }
+        intervals = {key: [found.low, found.high] for key, found in rates.items()}
+        return counts | means | {"intervals": intervals}
 
 
 def _judged(record: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +107,6 @@ def _id(found: Any) -> Any:
 def write_summary(folder: Path, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Writes `summary.json` of the records into the folder; returns what it holds."""
     summary = summarize(records)
-    partial = folder / ".summary.json.partial"
-    partial.write_text(json.dumps(summary, indent=2))
-    partial.replace(folder / "summary.json")
+    with atomic_write(folder / "summary.json") as draft:
+        draft.write_text(json.dumps(summary, indent=2))
     return summary

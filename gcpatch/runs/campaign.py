@@ -4,11 +4,9 @@ import datetime
 import itertools
 import os
 import platform
-import shlex
-import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, UInt8
 
 from gcpatch.attacks import regions
 from gcpatch.attacks.blending import coverage
@@ -37,7 +35,7 @@ from gcpatch.explainers.cam import classify_and_explain
 from gcpatch.networks import Network
 from gcpatch.networks.checkpoints import digest
 from gcpatch.report import figures
-from gcpatch.runs.journal import Journal
+from gcpatch.runs.journal import Journal, fingerprint
 from gcpatch.runs.progress import Progress
 from gcpatch.runs.snapshots import Saved, Snapshots
 
@@ -46,18 +44,54 @@ THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
 LAG = 4 * THREADS  # images whose files may wait to be written
 PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless")
 FIELDS = (
-    "id", "source", "sha256", "model", "objective", "target", "label", "clean", "adversarial",
-    "png", "steps", "converged", "fooled_class", "fooled_explanation", "fooled_both",
-    "energy_clean", "energy_adversarial", "pointing_clean", "pointing_adversarial", "map_iou",
-    "map_rank_correlation", "loss", "linf", "l2", "psnr", "pixels_changed_share",
-    "skipped", "error",
-)  # fmt: skip
+    "id",
+    "source",
+    "sha256",
+    "model",
+    "objective",
+    "target",
+    "label",
+    "clean",
+    "adversarial",
+    "png",
+    "steps",
+    "converged",
+    "fooled_class",
+    "fooled_explanation",
+    "fooled_both",
+    "energy_clean",
+    "energy_adversarial",
+    "pointing_clean",
+    "pointing_adversarial",
+    "map_iou",
+    "map_rank_correlation",
+    "loss",
+    "linf",
+    "l2",
+    "psnr",
+    "pixels_changed_share",
+    "skipped",
+    "error",
+)
 
 
 def describe(
-    networks: list[Network], patch: Region, attack: Attack, settings: dict[str, Any]
+    networks: list[Network],
+    patch: Region,
+    attack: Attack,
+    settings: dict[str, Any],
+    *,
+    command: str | None = None,
 ) -> dict[str, Any]:
-    """What a run's `run.json` holds: the settings, which `--resume` compares, and where it runs."""
+    """What a run's `run.json` holds: the settings, which `--resume` compares, and where it runs.
+
+    Args:
+        networks: that are attacked.
+        patch: where the perturbation lies.
+        attack: how it is optimised.
+        settings: further ones.
+        command: what a shell would have to run again, if there is such a command.
+    """
     settings = settings | {
         "weights_digest": {network.name: digest(network) for network in networks},
         "objective": attack.objective.name,
@@ -71,11 +105,11 @@ def describe(
         "python": platform.python_version(),
         "device": f"{device.platform}: {device.device_kind}",
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["gcpatch", *sys.argv[1:]]),
+        "command": command,
     }
 
 
-class _Clean(NamedTuple):
+class Clean(NamedTuple):
     """What is known of an image before its attack."""
 
     item: Item
@@ -88,16 +122,29 @@ class _Clean(NamedTuple):
 
 
 def run(
-    journal: Journal, network: Network, items: Iterable[Item], patch: Region, attack: Attack,
-    *, target: str = "random", seed: int = 0, batch: int = 8, precision: str = "float32",
-    devices: Sequence[jax.Device] | None = None, every: float = 60, watch: Progress | None = None,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+    journal: Journal,
+    network: Network,
+    items: Iterable[Item],
+    patch: Region,
+    attack: Attack,
+    *,
+    target: str = "random",
+    seed: int = 0,
+    batch: int = 8,
+    precision: str = "float32",
+    devices: Sequence[jax.Device] | None = None,
+    every: float = 60,
+    watch: Progress | None = None,
+    write_artifacts: bool = True,
+) -> Iterator[dict[str, Any]]:
     """Attacks the items that the journal lacks and writes their files and records.
 
     Images are read ahead of the devices and written behind them, in threads. An item that cannot
     be done costs only itself: its record says why, as does that of one that is `skipped` because it
-    is taken for its target as it is. What is under way is kept in snapshots, which
-    the next run in the same folder takes up; the outcome is that of a run without a break.
+    is taken for its target as it is. Where a run is resumed, an item whose content, own target or
+    own label is no longer that of its record is attacked again. What is under way is kept in
+    snapshots, which the next run in the same folder takes up; the outcome is that of a run without
+    a break.
 
     Args:
         journal: the run's folder.
@@ -114,6 +161,8 @@ def run(
         devices: to share the images; JAX's default device if None.
         every: seconds between snapshots.
         watch: is told what happens, and may ask for an end.
+        write_artifacts: whether to draw maps, overlay, patch and panel; `adversarial.png`, on which
+            the verdict is measured, is always written.
 
     Yields:
         The new records, in the order in which the images are done.
@@ -121,7 +170,9 @@ def run(
     Raises:
         OSError: the run's folder cannot be written; what is recorded is whole.
     """
-    campaign = _Campaign(journal, network, patch, attack, target, seed, watch or Progress())
+    campaign = _Campaign(
+        journal, network, patch, attack, target, seed, watch or Progress(), write_artifacts
+    )
     yield from campaign.run(items, batch, PRECISIONS[precision], devices, every)
 
 
@@ -140,12 +191,13 @@ class _Skipped(Exception):  # noqa: N818
 class _Campaign:
     """A run: images that are read, attacked and written at the same time."""
 
-    def __init__(self, journal, network, patch, attack, target, seed, watch):
+    def __init__(self, journal, network, patch, attack, target, seed, watch, write_artifacts):
         self.journal, self.network, self.attack = journal, network, attack
         self.target, self.seed, self.watch = target, seed, watch
+        self.write_artifacts = write_artifacts
         self.place = cache(patch.place)
         self.name = attack.objective.name
-        self.waiting: dict[int, _Clean] = {}
+        self.waiting: dict[int, Clean] = {}
         self.writing: deque[Future[dict[str, Any]]] = deque()
         self.snapshots = Snapshots(journal.folder / "snapshots")
         self.in_progress: dict[str, Saved] | None = None
@@ -169,10 +221,18 @@ class _Campaign:
             if (first := next(problems, None)) is not None:
                 place = self.place(*self.waiting[0].picture.pixels.shape[:2])
                 outcomes = stream(
-                    self.network, itertools.chain([first], problems), place.shape, self.attack,
-                    batch, self.watch.steps, precision, corner_of(place), self._smaller, on_chunk,
+                    self.network,
+                    itertools.chain([first], problems),
+                    place.shape,
+                    self.attack,
+                    batch,
+                    self.watch.steps,
+                    precision,
+                    corner_of(place),
+                    self._smaller,
+                    on_chunk,
                     devices,
-                )  # fmt: skip
+                )
                 with suppress(_Stop):
                     for number, finished in outcomes:
                         clean = self.waiting.pop(number)
@@ -184,6 +244,7 @@ class _Campaign:
 
     def _problems(self, items, pool) -> Generator[Problem | InProgress, None, None]:
         """What is to be attacked, from images that threads read ahead."""
+        items = self._compared(items)
         fresh = (item for item in items if item.id not in self.journal.done)
         with closing(prefetch(self._look, fresh, THREADS)) as looks:
             place = 0
@@ -200,7 +261,56 @@ class _Campaign:
                 place += 1
                 yield self._problem(clean)
 
-    def _problem(self, clean: "_Clean") -> Problem | InProgress:
+    def _compared(self, items: Iterable[Item]) -> Iterable[Item]:
+        """The items, once records that are no longer of what is there are dropped."""
+        recorded = self.journal.recorded
+        if not recorded:
+            return items
+        items = list(items)
+        known = [item for item in items if item.id in recorded]
+        changed, unread = set(), set()
+        with closing(prefetch(_fingerprint_now, known, THREADS)) as fingerprints:
+            for item, future in fingerprints:
+                if self.watch.stopped:
+                    return ()
+                try:
+                    found = future.result()
+                except Exception:  # as it was read once, its record stays
+                    unread.add(item.id)
+                    continue
+                if found != recorded[item.id]:
+                    changed.add(item.id)
+        others = recorded.keys() - {item.id for item in known}
+        recorded.clear()
+        if changed:
+            self.journal.forget(changed)
+            self.watch.again(len(changed))
+            self.watch.note(
+                _count(
+                    changed,
+                    "image changed since its record and is attacked again",
+                    "images changed since their record and are attacked again",
+                )
+            )
+        if unread:
+            self.watch.note(
+                _count(
+                    unread,
+                    "image cannot be read any more; its record stays",
+                    "images cannot be read any more; their records stay",
+                )
+            )
+        if others:
+            self.watch.note(
+                _count(
+                    others,
+                    "record is of an image that is not named now; it stays",
+                    "records are of images that are not named now; they stay",
+                )
+            )
+        return items
+
+    def _problem(self, clean: Clean) -> Problem | InProgress:
         picture = clean.picture
         place = self.place(*picture.pixels.shape[:2])
         problem = make_problem(
@@ -218,11 +328,11 @@ class _Campaign:
             like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
             self.in_progress = self.snapshots.load(like, self.watch.note)
         found = self.in_progress.get(clean.item.id)
-        if found is None or found.sha256 != picture.sha256:
+        if found is None or found.fingerprint != _fingerprint(clean.item, picture.sha256):
             return problem
         return InProgress(problem, found.state, found.history)
 
-    def _look(self, item: Item) -> "_Clean":
+    def _look(self, item: Item) -> Clean:
         clean = _look_at(self.network, item, self.target, self.seed)
         self.place(*clean.picture.pixels.shape[:2])
         return clean
@@ -233,7 +343,8 @@ class _Campaign:
         in_progress = {}
         for place, (_, state, history) in slots.underway().items():
             item, picture = self.waiting[place][:2]
-            in_progress[item.id] = Saved(picture.sha256, state, history)
+            known = _fingerprint(item, picture.sha256)
+            in_progress[item.id] = Saved(known, state, history)
         try:
             self.snapshots.save(in_progress)
         except Exception as error:  # a snapshot is a precaution, whatever Orbax has against it
@@ -249,10 +360,9 @@ class _Campaign:
             self.watch.record(record)
             yield record
 
-    def _write(self, clean: "_Clean", finished: Result) -> dict[str, Any]:
+    def _write(self, clean: Clean, finished: Result) -> dict[str, Any]:
         """An image's files and then its record."""
-        place = self.place(*clean.picture.pixels.shape[:2])
-        conclude = partial(_conclude, self.network, clean, finished, place, self.name)
+        conclude = partial(self._conclude, clean, finished)
         try:
             if not np.isfinite(finished.history.total[-1]):
                 raise UserError(
@@ -267,6 +377,17 @@ class _Campaign:
             record = _blamed(clean.item, error)
         return self._append(clean.item, record)
 
+    def _conclude(self, clean: Clean, finished: Result, folder: Path) -> dict[str, Any]:
+        """Writes an image's pictures and measures the attack on the one that is read again."""
+        place = self.place(*clean.picture.pixels.shape[:2])
+        file = folder / "adversarial.png"
+        images.write_png(file, np.rint(finished.adversarial * 255).astype(np.uint8))
+        after = images.read_png(file)
+        record, heat = evaluate_result(self.network, clean, finished, after, place, self.name)
+        if self.write_artifacts:
+            _draw(folder, clean, after, heat, place, record)
+        return record
+
     @contextmanager
     def _folder(self) -> Iterator[None]:
         """Says of what cannot be written whether the run's folder is still there."""
@@ -279,10 +400,15 @@ class _Campaign:
 
     def _append(self, item: Item, record: dict[str, Any]) -> dict[str, Any]:
         known = {
-            "id": item.id, "source": item.source, "model": self.network.name,
-            "objective": self.name, "error": None,
-        }  # fmt: skip
+            "id": item.id,
+            "source": item.source,
+            "model": self.network.name,
+            "objective": self.name,
+            "error": None,
+        }
         record = dict.fromkeys(FIELDS) | known | record
+        if item.target or item.label:
+            record["asked"] = {"target": item.target or None, "label": item.label or None}
         with self._folder():
             self.journal.append(record)
         return record
@@ -295,11 +421,23 @@ def _blamed(item: Item, error: Exception) -> dict[str, str]:
     return {"error": item.blame(error)}
 
 
+def _fingerprint(item: Item, sha256: str) -> str:
+    return fingerprint(sha256, item.target or None, item.label or None)
+
+
+def _fingerprint_now(item: Item) -> str:
+    return _fingerprint(item, item.digest())
+
+
+def _count(of: Sized, one: str, several: str) -> str:
+    return f"{len(of)} {one if len(of) == 1 else several}"
+
+
 def _seeds(seed: int, sha256: str) -> tuple[int, int]:
     return seed, int(sha256[:8], 16)
 
 
-def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
+def _look_at(network: Network, item: Item, rule: str, seed: int) -> Clean:
     rule = item.target or rule
     labels.check(rule, network.categories)
     picture = item.read()
@@ -310,33 +448,52 @@ def _look_at(network: Network, item: Item, rule: str, seed: int) -> _Clean:
         target = labels.choose(rule, logits, network.categories, _seeds(seed, picture.sha256))
     except labels.AlreadyTarget as error:
         known = {
-            "sha256": picture.sha256, "target": _named(network, int(logits.argmax())),
+            "sha256": picture.sha256,
+            "target": _named(network, int(logits.argmax())),
             "label": _named(network, label) if item.label else None,
-            "clean": _answer(network, logits), "skipped": str(error),
-        }  # fmt: skip
+            "clean": _answer(network, logits),
+            "skipped": str(error),
+        }
         raise _Skipped(known) from None
     _, of_target = classify_and_explain(network, image, jnp.asarray(target))
-    return _Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+    return Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
 
 
-def _conclude(
-    network: Network, clean: _Clean, finished: Result, place: Placement, name: str, folder: Path
-) -> dict[str, Any]:
-    """Writes an image's files and measures them; the verdict is that of the re-read PNG."""
+class Evaluated(NamedTuple):
+    """An image's record, and the Grad-CAM of its target on the attacked image."""
+
+    record: dict[str, Any]
+    heat: np.ndarray
+
+
+def evaluate_result(
+    network: Network,
+    clean: Clean,
+    finished: Result,
+    png: UInt8[np.ndarray, "height width 3"],
+    place: Placement,
+    objective: str,
+) -> Evaluated:
+    """Measures what an attack achieved; the verdict is that of the PNG.
+
+    Args:
+        network: that was attacked.
+        clean: what was known of the image before.
+        finished: the attack's result.
+        png: the adversarial image as it is read from its PNG.
+        place: where the perturbation lies.
+        objective: its name.
+    """
     before = clean.picture.pixels
-    file = folder / "adversarial.png"
-    images.write_png(file, np.rint(finished.adversarial * 255).astype(np.uint8))
-    after = images.read_png(file)
     target = jnp.asarray(clean.target)
     logits, _ = classify_and_explain(network, jnp.asarray(finished.adversarial), target)
     png_logits, heat = jax.tree.map(
-        np.asarray, classify_and_explain(network, jnp.asarray(after, jnp.float32) / 255, target)
+        np.asarray, classify_and_explain(network, jnp.asarray(png, jnp.float32) / 255, target)
     )
-    (row, column), (rows, columns), ratio, _ = place
     covered = np.asarray(
-        coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, ratio)
+        coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, place.ratio)
     )
-    png = _answer(network, png_logits)
+    answer = _answer(network, png_logits)
     record = {
         "id": clean.item.id,
         "sha256": clean.picture.sha256,
@@ -344,24 +501,40 @@ def _conclude(
         "label": _named(network, clean.label) if clean.item.label else None,
         "clean": _answer(network, clean.logits),
         "adversarial": _answer(network, logits),
-        "png": {"id": png["id"], "probability": png["probability"]},
+        "png": {"id": answer["id"], "probability": answer["probability"]},
         "steps": finished.steps,
         "converged": finished.converged,
-        **_verdict(name, png["id"] == clean.target, clean, heat, covered),
+        **_verdict(objective, answer["id"] == clean.target, clean, heat, covered),
         "loss": finished.losses._asdict(),
-        **metrics.distance(before, after)._asdict(),
+        **metrics.distance(before, png)._asdict(),
     }
     if clean.picture.mask is not None:
         weights = metrics.object_weights(clean.picture.mask, heat.shape)
         record["object_energy_clean"] = metrics.energy(clean.heat, weights)
         record["object_energy_adversarial"] = metrics.energy(heat, weights)
+    return Evaluated(record, heat)
+
+
+def _draw(
+    folder: Path,
+    clean: Clean,
+    after: np.ndarray,
+    heat: np.ndarray,
+    place: Placement,
+    record: dict[str, Any],
+) -> None:
+    """Writes an image's pictures."""
+    (row, column), (rows, columns), ratio, _ = place
     figures.write_pictures(
-        folder, clean=before, adversarial=after,
+        folder,
+        clean=clean.picture.pixels,
+        adversarial=after,
         patch=after[row : row + rows, column : column + columns],
-        heat_clean=clean.heat, heat_adversarial=heat, record=record,
+        heat_clean=clean.heat,
+        heat_adversarial=heat,
+        record=record,
         box=None if np.ndim(ratio) else (row, column, rows),
-    )  # fmt: skip
-    return record
+    )
 
 
 def _named(network: Network, label: int) -> dict[str, Any]:
@@ -375,7 +548,7 @@ def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
 
 
 def _verdict(
-    name: str, fooled_class: bool, clean: _Clean, heat: np.ndarray, covered: np.ndarray
+    name: str, fooled_class: bool, clean: Clean, heat: np.ndarray, covered: np.ndarray
 ) -> dict[str, Any]:
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
     fooled_map = fooled_explanation(name, energy, points)

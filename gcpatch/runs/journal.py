@@ -1,24 +1,30 @@
 """A run's folder: settings, one record an image, pictures, histories, summary.
 
 A record is appended only after the image's files are whole, and files appear under their names
-only when they are whole, so that a run can be stopped at any moment and taken up again.
+only when they are whole and on the disk, so that a run can be stopped at any moment, even by a
+power cut, and taken up again.
+
+A folder belongs to one process, by a lock that ends with it: `flock` on Linux and macOS. On a
+network file system without locks nothing keeps a second process out.
 """
 
-import fcntl
+import hashlib
 import json
 import os
 import shutil
 import threading
-import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from gcpatch.attacks.step import Losses
 from gcpatch.errors import UserError
+from gcpatch.files import DRAFTS, atomic_directory, atomic_write
+from gcpatch.report.records import read_records
 from gcpatch.report.summary import write_summary
 
 
@@ -43,6 +49,7 @@ class Journal:
         self.folder = folder
         self.settings = settings
         self.done: set[str] = set()
+        self.recorded: dict[str, str] = {}  # of what was there: what each record is of
         self._appending = threading.Lock()
         found = self.folder / "run.json"
         try:
@@ -50,22 +57,26 @@ class Journal:
             self._hold()
             if found.exists():
                 self._compare(found, resume)
-            _write(found, json.dumps(settings, indent=2))
-            _replace(self.folder / "results.jsonl", self._kept())
+                self._sweep()
+            with atomic_write(found) as draft:
+                draft.write_text(json.dumps(settings, indent=2))
+            self._rewrite(self._kept())
         except OSError as error:
             raise RunError(f"cannot write to the folder {folder}: {error.strerror}") from None
 
     def _hold(self) -> None:
         """Keeps others out until `release`, or for as long as the journal lives."""
-        lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT)
-        self.release = weakref.finalize(self, os.close, lock)
+        self._lock = FileLock(self.folder / ".lock", thread_local=False)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
+            self._lock.acquire(blocking=False)
+        except Timeout:
             raise RunError(
                 f"another process is writing to {self.folder}; wait for it or choose another folder"
             ) from None
+
+    def release(self) -> None:
+        """Lets go of the folder."""
+        self._lock.release()
 
     def _compare(self, found: Path, resume: bool) -> None:
         if not resume:
@@ -85,34 +96,43 @@ class Journal:
         if differing:
             raise RunError(f"{self.folder} holds a run of other settings: {'; '.join(differing)}")
 
+    def _sweep(self) -> None:
+        """Removes what a kill left half written."""
+        for folder in (self.folder, self.folder / "images"):
+            for draft in folder.glob(DRAFTS):
+                if draft.is_dir():
+                    shutil.rmtree(draft, ignore_errors=True)
+                else:
+                    draft.unlink(missing_ok=True)
+
     def _kept(self) -> Iterator[str]:
         """The lines of the images that are done; those that failed are tried again."""
         for record in self.records():
-            if record["error"] is None and record["id"] not in self.done:
+            if not record.get("error") and record["id"] not in self.done:
                 self.done.add(record["id"])
+                asked = record.get("asked") or {}
+                self.recorded[record["id"]] = fingerprint(
+                    record.get("sha256"), asked.get("target"), asked.get("label")
+                )
                 yield json.dumps(record) + "\n"
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """The records so far, read one by one; a last line that was cut off is left out.
+    def _rewrite(self, lines: Iterable[str]) -> None:
+        with atomic_write(self.folder / "results.jsonl") as draft, draft.open("w") as file:
+            file.writelines(lines)
 
-        Raises:
-            RunError: another line is no record.
-        """
-        path = self.folder / "results.jsonl"
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    return
-                try:
-                    record = json.loads(line)
-                    _ = record["id"], record["error"]
-                except (ValueError, KeyError, TypeError):
-                    raise RunError(
-                        f"{path}, line {number} is no record; mend or delete the line"
-                    ) from None
-                yield record
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records so far, as `read_records` does."""
+        if (self.folder / "results.jsonl").exists():
+            yield from read_records(self.folder)
+
+    def forget(self, ids: set[str]) -> None:
+        """Drops the records and then the files of images."""
+        with self._appending:
+            kept = (record for record in self.records() if record["id"] not in ids)
+            self._rewrite(json.dumps(record) + "\n" for record in kept)
+            self.done -= ids
+        for identity in ids:
+            shutil.rmtree(self.folder / "images" / identity, ignore_errors=True)
 
     def append(self, record: dict[str, Any]) -> None:
         """Writes one record behind the others, through to the disk."""
@@ -120,37 +140,39 @@ class Journal:
             file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
-            if record["error"] is None:
+            if not record.get("error"):
                 self.done.add(record["id"])
 
     def store(
         self, identity: str, write: Callable[[Path], dict[str, Any]], history: Losses
     ) -> dict[str, Any]:
         """Puts the folder of an image's files in place, whole; returns what `write` returns."""
-        place = self.folder / "images" / identity
-        partial = place.with_name(f".{identity}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        record = write(partial)
-        np.savez(partial / "history.npz", **history._asdict())
-        shutil.rmtree(place, ignore_errors=True)
-        partial.rename(place)
+        with atomic_directory(self.folder / "images" / identity) as draft:
+            record = write(draft)
+            np.savez(draft / "history.npz", **history._asdict())
         return record
 
     def close(self) -> dict[str, Any]:
         """Gathers the histories, writes the summary and returns it; lets go of the folder."""
-        partial = self.folder / ".histories.npz"
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as gathered:
+        with (
+            atomic_write(self.folder / "histories.npz") as draft,
+            zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as gathered,
+        ):
             for record in self.records():
                 path = self.folder / "images" / record["id"] / "history.npz"
-                if record["error"] is None and path.exists():
+                if not record.get("error") and path.exists():
                     with zipfile.ZipFile(path) as curves:
                         for name in curves.namelist():
                             gathered.writestr(f"{record['id']}/{name}", curves.read(name))
-        partial.replace(self.folder / "histories.npz")
         summary = write_summary(self.folder, self.records())
         self.release()
         return summary
+
+
+def fingerprint(sha256: str | None, target: str | None, label: str | None) -> str:
+    """What a record is of: a picture by its SHA-256, and the target and label of its own."""
+    known = json.dumps([sha256, target, label]).encode()
+    return hashlib.blake2b(known, digest_size=16).hexdigest()
 
 
 def is_run_of(folder: Path, settings: dict[str, Any]) -> bool:
@@ -160,17 +182,3 @@ def is_run_of(folder: Path, settings: dict[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         return False
     return found == json.loads(json.dumps(settings["settings"]))
-
-
-def _write(path: Path, text: str) -> None:
-    _replace(path, [text])
-
-
-def _replace(path: Path, lines: Iterable[str]) -> None:
-    """Writes a file that appears under its name only when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)

@@ -29,6 +29,9 @@ class Progress:
     def record(self, record: dict[str, Any]) -> None:
         """An image is done, or failed."""
 
+    def again(self, count: int) -> None:
+        """So many images that counted as done are attacked again."""
+
     def steps(self, count: int) -> None:
         """So many image-steps were taken."""
 
@@ -96,6 +99,12 @@ class ConsoleProgress(Progress):
         if record["error"]:
             self.note(f"{record['id']}: {record['error']}")
         self.bar.update()
+
+    def again(self, count: int) -> None:
+        """Takes so many images off those that an earlier run has done."""
+        self.left += count
+        self.bar.n -= count
+        self.bar.refresh()
 
     def steps(self, count: int) -> None:
         """Shows the pace; from time to time also in the log and in TensorBoard."""

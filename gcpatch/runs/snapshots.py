@@ -20,9 +20,10 @@ KEPT = 2
 
 
 class Saved(NamedTuple):
-    """An image's attack as a snapshot has it: its state, its losses so far, `[steps]` each."""
+    """An image's attack as a snapshot has it: what it is of (`journal.fingerprint`), its state, and
+    its losses so far, `[steps]` each."""
 
-    sha256: str
+    fingerprint: str
     state: State
     history: Losses
 
@@ -52,7 +53,7 @@ class Snapshots:
         arrays = {"states": leaves, "histories": histories}
         about = {
             "ids": list(in_progress),
-            "sha256": [b.sha256 for b in in_progress.values()],
+            "fingerprints": [b.fingerprint for b in in_progress.values()],
             "steps": [len(b.history.total) for b in in_progress.values()],
         }
         manager = self._opened()
@@ -102,7 +103,7 @@ class Snapshots:
         in_progress = {}
         for i, identity in enumerate(about["ids"]):
             state = jax.tree.unflatten(structure, [leaf[i] for leaf in stored])
-            in_progress[identity] = Saved(about["sha256"][i], state, Losses(*histories[i]))
+            in_progress[identity] = Saved(about["fingerprints"][i], state, Losses(*histories[i]))
         return in_progress
 
     def clear(self) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gcpatch.evaluation.intervals import bootstrap
+from gcpatch.evaluation.intervals import bootstrap, rate
 
 
 def test_two_images_by_hand():
@@ -47,3 +47,24 @@ def test_median_beyond_the_last_step_is_infinite():
 def test_no_images():
     with pytest.raises(ValueError, match="no images"):
         bootstrap(np.zeros(0))
+
+
+def test_wilsons_interval_by_hand():
+    # 0 of 6: the low end is 0, the high end z^2 / (n + z^2); symmetric for 6 of 6.
+    z2 = 1.959964**2
+    assert rate(0, 6) == pytest.approx((0, 0, z2 / (6 + z2)), abs=1e-6)
+    assert rate(6, 6) == pytest.approx((1, 6 / (6 + z2), 1), abs=1e-6)
+    half = np.sqrt(z2 / 4 / (100 + z2))  # of 50 of 100, around 1/2
+    assert rate(50, 100) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
+    with pytest.raises(ValueError, match="no images"):
+        rate(0, 0)
+
+
+def test_the_mean_of_booleans_is_a_rate():
+    assert bootstrap(np.zeros(6, bool)) == rate(0, 6)
+    assert bootstrap(np.array([True, False, True])) == rate(2, 3)
+    assert bootstrap(np.zeros(6)) == (0, 0, 0)
+
+
+def test_one_image_is_its_own_interval():
+    assert bootstrap(np.array([3.0])) == (3, 3, 3)

@@ -9,6 +9,7 @@ import pytest
 from gcpatch import cli
 from gcpatch.data import images, scenes
 from gcpatch.evaluation import transfer
+from gcpatch.evaluation.intervals import rate
 from gcpatch.report import matrix
 from gcpatch.report.records import read_records
 
@@ -120,7 +121,7 @@ def test_means_are_of_each_group():
     assert (first["fooled_class"]["value"], second["fooled_class"]["value"]) == (0.25, 0.75)
     assert first["energy"]["value"] == 0.375 and first["fooled_explanation"] is None
     assert 0 <= first["energy"]["low"] < 0.375 < first["energy"]["high"] <= 0.75
-    assert first["pointing"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert first["pointing"] == rate(4, 4)._asdict()
 
 
 def test_a_target_is_found_by_its_name_where_classes_have_other_numbers():

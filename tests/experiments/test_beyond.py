@@ -19,7 +19,6 @@ from gcpatch.data.scenes import CATEGORIES
 from gcpatch.errors import UserError
 from gcpatch.evaluation.intervals import Estimate
 from gcpatch.networks import create, parameters
-from gcpatch.report import figures
 from gcpatch.runs.journal import RunError
 
 NETWORKS = "mini_vgg_bn", "mini_vgg"
@@ -183,7 +182,6 @@ def test_the_command_for_full_networks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(full, "ENOUGH", 0.0)
     monkeypatch.setattr(command, "SETS", {"full": ("mini_vgg",)})
     monkeypatch.setattr(cells, "plan", lambda networks: plan)
-    monkeypatch.setattr(figures, "write_pictures", figures.write_pictures)  # and put back
     options = ["--networks", "full", "--scenes", "2", "--steps", "2", "--batch", "2"]
     monkeypatch.setattr("sys.argv", ["beyond", *options, "--out", str(tmp_path)])
     command.main()

@@ -2,7 +2,7 @@
 
     python -m tests.faults [WORDS]     # only the faults whose area or name has these words
 
-Exit status 1 where a fault went unnoticed. Takes some ten minutes on two cores.
+Exit status 1 where a fault went unnoticed. Takes a quarter of an hour on two cores.
 """
 
 import re

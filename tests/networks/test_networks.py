@@ -92,8 +92,11 @@ def test_a_layer_s_name_may_be_a_prefix(tiny, layer, full):
 def test_a_prefix_stands_for_the_last_of_several_blocks():
     network = create("resnet50")
     assert [network.resolve(f"layer{i}") for i in (1, 2, 3, 4)] == [
-        "layer1.2", "layer2.3", "layer3.5", "layer4.2",
-    ]  # fmt: skip
+        "layer1.2",
+        "layer2.3",
+        "layer3.5",
+        "layer4.2",
+    ]
 
 
 @pytest.mark.parametrize("layer", ["layer4", "features.99", "feat", "normalize", ""])
@@ -219,9 +222,15 @@ def test_random_weights_are_the_same_on_every_machine():
 def test_parameters_have_torchvision_s_paths():
     keys = set(parameters(networks.create("mini_resnext")))
     for key in (
-        "conv1.kernel", "bn1.scale", "bn1.mean", "layer1.0.conv2.kernel", "layer4.0.bn3.var",
-        "layer3.0.downsample.0.kernel", "layer3.0.downsample.1.bias", "fc.bias",
-    ):  # fmt: skip
+        "conv1.kernel",
+        "bn1.scale",
+        "bn1.mean",
+        "layer1.0.conv2.kernel",
+        "layer4.0.bn3.var",
+        "layer3.0.downsample.0.kernel",
+        "layer3.0.downsample.1.bias",
+        "fc.bias",
+    ):
         assert key in keys
     assert not any("rngs" in key or "count" in key for key in keys)
 
@@ -243,7 +252,10 @@ def test_fill_lists_everything_that_does_not_fit(tiny):
     with pytest.raises(ParameterError) as error:
         fill(tiny, values)
     for part in (
-        "weights of tiny", "missing features.0.bias (4,)", "missing classifier.3.kernel (8, 8)",
-        "extra fc.bias (4,)", "features.3.bias has shape (7,) instead of (6,)",
-    ):  # fmt: skip
+        "weights of tiny",
+        "missing features.0.bias (4,)",
+        "missing classifier.3.kernel (8, 8)",
+        "extra fc.bias (4,)",
+        "features.3.bias has shape (7,) instead of (6,)",
+    ):
         assert part in str(error.value)

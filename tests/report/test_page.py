@@ -21,8 +21,9 @@ from pyarrow import parquet
 
 from gcpatch import cli
 from gcpatch.data.images import write_png
+from gcpatch.evaluation import intervals
 from gcpatch.report.export import write_export
-from gcpatch.report.figures import write_pictures
+from gcpatch.report.figures import percent, write_pictures
 from gcpatch.report.page import write_report
 from gcpatch.report.records import ReportError, read_records
 
@@ -226,10 +227,12 @@ def test_the_headline_numbers_are_those_of_the_records(tmp_path):
 
     def rate(key):
         count = sum(r[key] for r in done)
+        _, low, high = intervals.rate(count, 23)
         return [
             f"{key.split('_')[1].capitalize()} fooled",
             f"{100 * count / 23:.1f} %",
             f"{count} of 23",
+            f"95 % interval {percent(low)} to {percent(high)}",
         ]
 
     assert page.metrics["done"] == ["Images done", "23", "of 25; 2 failed"]
@@ -272,11 +275,27 @@ def test_what_is_not_measured_is_not_counted(tmp_path):
     assert page.columns["clean"][1] is page.columns["loss.total"][2] is None
 
 
-@pytest.mark.parametrize("records", [[], [failure("a.jpg")], [{}], [{"error": None}] * 2])
+@pytest.mark.parametrize(
+    "records", [[], [failure("a.jpg")], [{"id": "a"}], [{"id": "a", "error": None}]]
+)
 def test_a_run_without_results_still_has_a_page(tmp_path, records):
     page = report(tmp_path, records, losses=False)
     assert page.metrics["steps"][1] == page.metrics["energy"][1] == "–"
     assert page.data["cards"] == [] and page.data["curves"] is None
+
+
+def test_several_networks_have_rates_of_their_own(tmp_path):
+    records = many(9)
+    for n, record in enumerate(records):
+        record |= {"model": "first" if n < 6 else "<i>", "fooled_class": n >= 6}
+    page = report(tmp_path, records, losses=False)
+    table = page.text[page.text.index('<table id="networks">') :]
+    cells = re.findall("<td>(.*?)</td>", table[: table.index("</table>")])
+    assert cells[:3] == ["first", "6", "0.0 % (0.0 % to 39.0 %)"]
+    assert cells[5:8] == ["&lt;i&gt;", "3", "100.0 % (43.9 % to 100.0 %)"]
+    found = page.data["summary"]["networks"]
+    assert found["first"]["fooled_class"] == 0 and found["<i>"]["intervals"]["fooled_class"][1] == 1
+    assert 'id="networks"' not in report(tmp_path / "one", many(3), losses=False).text
 
 
 def test_the_last_record_of_an_id_counts(tmp_path):
@@ -297,19 +316,36 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     make_run(tmp_path, records)
     path = tmp_path / "results.jsonl"
     whole = path.read_bytes()
-    for torn in (b'{"id": "x", "ste', '{"id": "é'.encode()[:-1], b"12", b'{"id"}\n', b"\n\n"):
+    for torn in (b'{"id": "x", "ste', '{"id": "é'.encode()[:-1], b"12", b"\n\n"):
         path.write_bytes(whole + torn)
-        assert read_records(tmp_path) == records
+        assert list(read_records(tmp_path)) == records
 
 
-@pytest.mark.parametrize("line", ['{"id": "x", "ste', "[]", "null", "{}{}"])
-def test_a_broken_line_before_the_last_is_named(tmp_path, line):
+STRANGE = [
+    '{"id": "x", "ste',
+    "[]",
+    "null",
+    "{}{}",
+    "{}",
+    '{"id": 3}',
+    '{"id": "x", "target": "cat"}',
+]
+
+
+@pytest.mark.parametrize("line", STRANGE)
+def test_a_line_that_is_no_record_is_named(tmp_path, line):
     make_run(tmp_path, many(2), losses=False)
     path = tmp_path / "results.jsonl"
     first, second = path.read_text().splitlines()
     path.write_text(f"{first}\n\n{line}\n{second}\n", encoding="utf-8")
-    with pytest.raises(ReportError, match=r"results\.jsonl, line 3: "):
-        read_records(tmp_path)
+    with pytest.raises(ReportError, match=r"results\.jsonl, line 3 is no record"):
+        list(read_records(tmp_path))
+    notes = []
+    assert len(list(read_records(tmp_path, notes.append))) == 2
+    assert notes == [f"line 3 of {path}, which is no record"]
+    path.write_text(f"{first}\n{line}", encoding="utf-8")
+    assert len(list(read_records(tmp_path, notes.append))) == 1
+    assert notes[1:] == [f"line 2 of {path}, which is cut short"]
 
 
 def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path):
@@ -329,6 +365,48 @@ def test_a_folder_that_is_no_run_is_refused_in_one_sentence(tmp_path):
     with pytest.raises(ReportError, match=r"has no run\.json"):
         write_report(tmp_path)
     assert issubclass(ReportError, ValueError)
+
+
+def damaged(folder):
+    """A run of six images that has lost something in every way."""
+    make_run(folder, many(6), pictures=6)
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    lines[1:1] = ['{"id": "x", "ste', '{"id": "y", "target": "cat"}']
+    (folder / "results.jsonl").write_text("\n".join([*lines, '{"id": "z"']))
+    (folder / "histories.npz").write_bytes(b"junk")
+    shutil.rmtree(folder / "images" / "scene_0002")
+    (folder / "images" / "scene_0003" / "panel.png").write_bytes(b"torn")
+    (folder / "images" / "scene_0004" / "panel.png").unlink()
+    return folder
+
+
+def test_what_a_report_leaves_out_is_said_in_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gcpatch.report.records.NOTED", 99)
+    run = damaged(tmp_path)
+    assert cli.main(["report", str(run)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("gcpatch report: left out: ") and said.count("\n") == 1
+    for part in (
+        "line 2 of",
+        "line 3 of",
+        "line 9 of",
+        "which is cut short",
+        f"pictures that are not there of 1 image ({run}/images/scene_0002)",
+        f"pictures that cannot be read of 1 image ({run}/images/scene_0003)",
+        f"clean pictures, for want of a panel.png, of 1 image ({run}/images/scene_0004)",
+        f"{run}/histories.npz, which cannot be read",
+    ):
+        assert part in said
+    monkeypatch.undo()
+    assert cli.main(["report", str(run)]) == 0
+    assert capsys.readouterr().err.endswith("; and 4 more\n")
+    assert Page(run / "report.html").metrics["done"][1:] == ["6", "of 6; 0 failed"]
+
+
+def test_of_a_whole_run_nothing_is_left_out(tmp_path, capsys):
+    make_run(tmp_path, [*many(3), failure("a.jpg")], pictures=3)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
 
 
 # ---- losses --------------------------------------------------------------------------------------
@@ -586,7 +664,8 @@ def test_parts_of_a_campaign_are_one_run(tmp_path, capsys):
     merged, single = (json.loads((f / "summary.json").read_text()) for f in (tmp_path, whole))
     assert list(merged) == list(single) and (merged["images"], merged["failed"]) == (12, 1)
     for key, value in single.items():
-        assert merged[key] == (value if value is None else pytest.approx(value, rel=1e-12))
+        exact = value is None or key == "intervals"
+        assert merged[key] == (value if exact else pytest.approx(value, rel=1e-12))
 
 
 def test_several_folders_need_a_place_for_their_page(tmp_path, capsys):

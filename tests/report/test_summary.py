@@ -2,6 +2,7 @@
 
 import pytest
 
+from gcpatch.evaluation.intervals import rate
 from gcpatch.report.summary import summarize
 
 
@@ -45,3 +46,14 @@ def test_accuracies(records, clean, robust, of_correct):
 def test_records_of_before_and_strange_ones_have_no_accuracy():
     old = {"id": "x", "error": None, "fooled_class": True, "label": "tabby", "clean": 3}
     assert summarize([old])["accuracy_clean"] is None and summarize([old])["fooled_class"] == 1
+
+
+def test_rates_have_wilsons_interval_and_each_network_its_own():
+    records = [record(1, 1, 1, False, model="a")] * 6 + [record(1, 1, 2, True, model="b")]
+    found = summarize(records)
+    assert found["intervals"]["fooled_class"] == [*rate(1, 7)[1:]]
+    assert "fooled_both" not in found["intervals"] and "steps" not in found["intervals"]
+    assert found["networks"]["a"]["intervals"]["fooled_class"] == [*rate(0, 6)[1:]]
+    assert found["networks"]["b"]["fooled_class"] == 1
+    assert "networks" not in summarize(records[:6])
+    assert summarize([record(1, 1, 2, 7)])["fooled_class"] is None  # no flag

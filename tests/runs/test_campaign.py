@@ -115,6 +115,109 @@ def test_the_verdict_is_that_of_another_picture_if_that_is_what_the_png_holds(
     assert record["skipped"] or record["fooled_class"] is True
 
 
+def test_without_artifacts_the_records_are_the_same(tiny, files, tmp_path):
+    _, records = attack(tiny, files[:2], tmp_path / "drawn")
+    _, plain = attack(tiny, files[:2], tmp_path / "plain", write_artifacts=False)
+    assert records == plain
+    pictures = sorted(
+        path.relative_to(tmp_path / "plain") for path in tmp_path.rglob("plain/**/*.png")
+    )
+    assert [path.name for path in pictures] == ["adversarial.png"] * 2
+    for path in pictures:
+        assert (tmp_path / "plain" / path).read_bytes() == (tmp_path / "drawn" / path).read_bytes()
+
+
+def test_a_run_says_by_which_command_it_was_made(tiny):
+    assert campaign.describe([tiny], PATCH, ATTACK, {})["command"] is None
+    described = campaign.describe([tiny], PATCH, ATTACK, {}, command="gcpatch attack 'a b'")
+    assert described["command"] == "gcpatch attack 'a b'"
+
+
+class Listening(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.notes, self.count = [], 0
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def again(self, count):
+        self.count += count
+
+
+def listed(path, rows):
+    """A manifest of files with their targets and labels."""
+    path.write_text("path,target,label\n" + "".join(f"{','.join(row)}\n" for row in rows))
+    return [path]
+
+
+def resume(network, sources, folder, **options):
+    """Goes on with a run; the records by id, those that are new, and what was said."""
+    gc.collect()  # what held the folder is gone
+    watch = Listening()
+    journal, new = attack(network, sources, folder, resume=True, watch=watch, **options)
+    records = list(journal.records())
+    assert len(records) == len({record["id"] for record in records})
+    return {record["id"]: record for record in records}, new, watch
+
+
+AGAIN = "1 image changed since its record and is attacked again"
+
+
+def test_a_picture_that_was_replaced_is_attacked_again(tiny, files, tmp_path):
+    files = files[:2]
+    first = {record["id"]: record for record in attack(tiny, files, tmp_path / "run")[1]}
+    images.write_png(files[0], images.read_image(files[1], 48))
+    records, new, watch = resume(tiny, files, tmp_path / "run")
+    assert (watch.notes, watch.count) == ([AGAIN], 1)
+    assert [record["id"] for record in new] == [id_of(files[0])]
+    assert records[id_of(files[0])] == new[0] != first[id_of(files[0])]
+    assert new[0]["sha256"] == hashlib.sha256(files[0].read_bytes()).hexdigest()
+    assert records[id_of(files[1])] == first[id_of(files[1])]
+    assert resume(tiny, files, tmp_path / "run")[1] == []
+
+
+@pytest.mark.parametrize("changed", [("2", ""), ("1", "b"), ("", ""), ("random", "")])
+def test_a_target_or_label_that_changed_is_attacked_again(tiny, files, tmp_path, changed):
+    def manifest(own):
+        return listed(tmp_path / "list.csv", [(str(files[0]), *own), (str(files[1]), "1", "a")])
+
+    attack(tiny, manifest(("1", "")), tmp_path / "run")
+    assert resume(tiny, manifest(("1", "")), tmp_path / "run")[1:2] == ([],)
+    records, new, watch = resume(tiny, manifest(changed), tmp_path / "run")
+    assert watch.notes == [AGAIN]
+    assert [record["id"] for record in new] == [id_of(files[0])] and len(records) == 2
+    asked = {"target": changed[0] or None, "label": changed[1] or None}
+    assert new[0].get("asked") == (asked if any(changed) else None)
+
+
+def test_an_added_file_and_another_folder_with_the_same_names(tiny, files, tmp_path):
+    first = attack(tiny, files[:1], tmp_path / "run")[1]
+    records, new, watch = resume(tiny, [files[1], files[0]], tmp_path / "run")
+    assert [record["id"] for record in new] == [id_of(files[1])] and watch.notes == []
+    assert records[id_of(files[0])] == first[0]
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, source in ((files[0].name, files[1]), (files[1].name, files[3])):
+        shutil.copy(source, other / name)
+    records, new, watch = resume(tiny, sorted(other.iterdir()), tmp_path / "run")
+    assert len(records) == 4 and len(new) == 2
+    assert watch.notes == ["2 records are of images that are not named now; they stay"]
+
+
+def test_a_picture_that_is_gone_costs_no_record(tiny, files, tmp_path):
+    first = attack(tiny, files[:2], tmp_path / "run")[1]
+    items = sources.find(files[:2], 32, "stretch").items
+    files[0].unlink()
+    gc.collect()
+    described = campaign.describe([tiny], PATCH, ATTACK, {"seed": 0})
+    journal, watch = Journal(tmp_path / "run", described, resume=True), Listening()
+    assert list(campaign.run(journal, tiny, items, PATCH, ATTACK, watch=watch)) == []
+    assert sorted(journal.records(), key=KEY) == sorted(first, key=KEY)
+    assert watch.notes == ["1 image cannot be read any more; its record stays"]
+
+
 class Impatient(Progress):
     """Asks for an end after so many image-steps."""
 
@@ -197,6 +300,20 @@ def test_an_image_that_changed_is_not_taken_up(tiny, files, tmp_path, monkeypatc
     images.write_png(files[0], images.read_image(files[1], 32))
     journal, _ = attack(tiny, files, tmp_path / "parts", resume=True, **how)
     attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    journal.close()
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_attack_for_another_target_is_not_taken_up(tiny, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
+
+    def manifest(target):
+        return listed(tmp_path / "list.csv", [(str(files[0]), target, "")])
+
+    attack(tiny, manifest("1"), tmp_path / "parts", watch=Impatient(1), **how)[0].release()
+    journal, _ = attack(tiny, manifest("2"), tmp_path / "parts", resume=True, **how)
+    attack(tiny, manifest("2"), tmp_path / "whole", **how)[0].close()
     journal.close()
     same_runs(tmp_path / "whole", tmp_path / "parts")
 
@@ -289,8 +406,9 @@ def test_the_folders_of_the_images_are_labels(tiny, files, tmp_path):
     journal = Journal(tmp_path / "run", campaign.describe([tiny], PATCH, ATTACK, {}))
     records = list(campaign.run(journal, tiny, items, PATCH, ATTACK, batch=2))
     assert {record["source"][-12:-11]: record["label"]["id"] for record in records} == {
-        "a": 0, "b": 1,
-    }  # fmt: skip
+        "a": 0,
+        "b": 1,
+    }
     right = [record["clean"]["id"] == record["label"]["id"] for record in records]
     assert journal.close()["accuracy_clean"] == sum(right) / 2
 

@@ -36,9 +36,12 @@ def attack(photos, out, *options, devices=1):
     command = [sys.executable, "-m", "gcpatch", "attack", str(photos), "--model", "mini_vgg"]
     options = ("--steps", "3", "--batch", "1", "--out", str(out), *options)
     return subprocess.Popen(
-        [*command, *options], env=environment, text=True, stdout=subprocess.PIPE,
+        [*command, *options],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    )
 
 
 def finished(process):

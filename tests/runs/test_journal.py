@@ -1,9 +1,14 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from gcpatch.attacks.step import Losses
+from gcpatch.data import images
+from gcpatch.report.records import ReportError
 from gcpatch.report.summary import summarize
 from gcpatch.runs.journal import Journal, RunError
 
@@ -65,7 +70,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path):
     with open(tmp_path / "results.jsonl", "a") as file:
         file.write("[1, 2]\n")
     journal.release()
-    with pytest.raises(RunError, match=r"results.jsonl, line 2 is no record"):
+    with pytest.raises(ReportError, match=r"results.jsonl, line 2 is no record"):
         Journal(tmp_path, SETTINGS, resume=True)
 
 
@@ -111,11 +116,13 @@ def test_close_gathers_histories_and_summary(tmp_path):
 
 
 def test_rates_are_over_the_records_that_have_a_verdict():
-    found = summarize([
-        record("a", fooled_class=True, fooled_both=None),
-        record("b", fooled_class=False, fooled_both=None),
-        record("c", error="gone", fooled_class=None),
-    ])  # fmt: skip
+    found = summarize(
+        [
+            record("a", fooled_class=True, fooled_both=None),
+            record("b", fooled_class=False, fooled_both=None),
+            record("c", error="gone", fooled_class=None),
+        ]
+    )
     assert found["fooled_class"] == 0.5
     assert found["fooled_both"] is None
 
@@ -124,3 +131,46 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot write to the folder"):
         Journal(tmp_path / "file" / "run", SETTINGS)
+
+
+def test_a_killed_process_lets_go_of_the_folder_and_its_drafts_are_swept(tmp_path):
+    code = (
+        "import os, pathlib, sys\n"
+        "from gcpatch.runs.journal import Journal\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "journal = Journal(folder, {'settings': {'model': 'mini_vgg', 'seed': 0}})\n"
+        "(folder / 'images' / '.0.draft').mkdir()\n"
+        "(folder / '.1.draft').touch()\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -9
+    Journal(tmp_path, SETTINGS, resume=True)
+    assert not list(tmp_path.rglob("*.draft"))
+
+
+def test_an_images_files_are_on_the_disk_before_the_record_that_names_them(tmp_path, monkeypatch):
+    """Replays the order of writes: after a power cut only what was brought to the disk is there."""
+    journal = Journal(tmp_path, SETTINGS)
+    events, sync, replace = [], os.fsync, os.replace
+
+    def spy_sync(descriptor):
+        events.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    def spy_replace(source, to):
+        events.append((str(source), str(to)))
+        replace(source, to)
+
+    monkeypatch.setattr(os, "fsync", spy_sync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+
+    def write(folder):
+        images.write_png(folder / "adversarial.png", np.zeros((4, 4, 3), np.uint8))
+        return record("a")
+
+    journal.append(journal.store("a", write, HISTORY))
+    (named,) = [event for event in events if event[1] == str(tmp_path / "images" / "a")]
+    before, after = events[: events.index(named)], events[events.index(named) + 1 :]
+    assert {named[0], f"{named[0]}/adversarial.png", f"{named[0]}/history.npz"} <= set(before)
+    assert after == [str(tmp_path / "images"), str(tmp_path / "results.jsonl")]

@@ -31,8 +31,13 @@ def test_a_log_is_json_lines(capsys, monkeypatch):
         watch.note("look here")
     found = events(capsys)
     assert [line["event"] for line in found] == [
-        "record", "record", "note", "status", "note", "end"
-    ]  # fmt: skip
+        "record",
+        "record",
+        "note",
+        "status",
+        "note",
+        "end",
+    ]
     assert (found[1]["id"], found[1]["error"], found[2]["text"]) == ("b", "gone", "b: gone")
     status = found[3]
     assert (status["done"], status["failed"], status["left"]) == (1, 1, 1)

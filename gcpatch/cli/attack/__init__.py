@@ -14,6 +14,7 @@ from gcpatch.cli.options import (
     add_named,
     add_verb,
     choose,
+    command,
 )
 from gcpatch.errors import UserError
 
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     items = items[part.index - 1 :: part.count]
     asked = {name: vars(options)[name] for name in ("target", "seed", "resize_mode", "precision")}
     settings = {"model": network.name, **asked, "shard": f"{part.index}/{part.count}"}
-    described = campaign.describe([network], region, attack, settings)
+    described = campaign.describe([network], region, attack, settings, command=command())
     journal = Journal(part.folder, described, resume=options.resume)
     done, devices = sum(item.id in journal.done for item in items), jax.local_devices()
     watch = progress.ConsoleProgress(
