@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend import core
 
 from gcpatch.attacks import engine
 from gcpatch.attacks.regions import Patch
 from gcpatch.evaluation.bench import SIDE
+from gcpatch.interpreters.jaxpr import jaxprs_inside
 from gcpatch.networks import Network, lowering
 
 
@@ -30,14 +30,8 @@ def _count(jaxpr: Any) -> int:
                 (contracted, _), _ = equation.params["dimension_numbers"]
                 shape = equation.invars[0].aval.shape
                 total += output * math.prod(shape[axis] for axis in contracted)
-        for inner in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr):
-            if _is_jaxpr(inner):
-                total += _count(getattr(inner, "jaxpr", inner))
+        total += sum(map(_count, jaxprs_inside(equation)))
     return total
-
-
-def _is_jaxpr(value: Any) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
 
 
 def trunk_work(network: Network, size: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Explanation of pixels by occlusion: what the score loses when a window is covered."""
 
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from gcpatch.errors import UserError
 from gcpatch.explainers.cam import Explainer
 from gcpatch.explainers.scores import Score, logit
 from gcpatch.interpreters.jaxpr import trace
-from gcpatch.interpreters.sliding import Slid, Sliding, slide
+from gcpatch.interpreters.sliding import Clean, Slid, Sliding, slide
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
@@ -85,7 +85,7 @@ class Windows(NamedTuple):
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     logits: Float[Array, " classes"]
-    memory: Any
+    memory: Clean
     slid: Slid
 
     def covered(self, row: int, tile: Float[Array, "s s 3"]) -> Float[Array, "columns classes"]:
@@ -96,7 +96,14 @@ class Windows(NamedTuple):
             tile: the pixels that cover a window, in [0, 1].
         """
         program, row_starts, column_starts = self.slid
-        return _row(program, self.network, self.memory, tile, row_starts[row], column_starts)
+        return _row(
+            program,
+            self.network,
+            self.memory,
+            tile=tile,
+            row=row_starts[row],
+            columns=column_starts,
+        )
 
 
 def windows_over(
@@ -154,7 +161,7 @@ def _precompute(program: Sliding, network, image):
 
 
 @partial(jax.jit, static_argnums=0)
-def _row(program: Sliding, network, memory, tile, row, columns):
+def _row(program: Sliding, network, memory, *, tile, row, columns):
     """The logits of the image with each window of one row covered, `[columns, classes]`."""
     row = jnp.broadcast_to(row, columns.shape)
     places = jnp.stack([row, jnp.asarray(columns)], -1)

@@ -111,8 +111,8 @@ def on_rectangles(operation: Operation, equation: Equation, values: list[Any]) -
             output = lowering.conv(
                 _cut(values[0], reading.part),
                 values[1],
-                params["window_strides"],
-                reading.pads,
+                strides=params["window_strides"],
+                padding=reading.pads,
                 feature_group_count=params["feature_group_count"],
                 precision=params["precision"],
                 rhs_dilation=params["rhs_dilation"],

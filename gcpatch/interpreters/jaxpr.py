@@ -41,9 +41,8 @@ def trace(
 
 def bind(equation: Equation, values: list[Any]) -> list[Any]:
     """An equation's outputs, as JAX computes them."""
-    bound = equation.primitive.get_bind_params(equation.params)
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # JAX before 0.10
-    outputs = equation.primitive.bind(*functions, *values, **params)
+    params = equation.primitive.get_bind_params(equation.params)
+    outputs = equation.primitive.bind(*values, **params)
     return outputs if equation.primitive.multiple_results else [outputs]
 
 

@@ -82,8 +82,8 @@ def _conv(inputs, kernel, *, strides, padding, groups=1, dilation=(1, 1), precis
     return lax.conv_general_dilated(
         inputs,
         kernel,
-        strides,
-        padding,
+        window_strides=strides,
+        padding=padding,
         dimension_numbers=DIMENSIONS,
         feature_group_count=groups,
         rhs_dilation=dilation,
