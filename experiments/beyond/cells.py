@@ -13,6 +13,7 @@ from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import LEARNING_RATES, Attack
 from gcpatch.data import sources
 from gcpatch.data.sources import Item
+from gcpatch.explainers import cam
 from gcpatch.networks import Network
 from gcpatch.runs import campaign
 from gcpatch.runs.journal import Journal
@@ -96,7 +97,7 @@ def draw(count: int) -> list[Item]:
 def keep_maps(network: Network, items: list[Item], path: Path) -> None:
     """Writes Grad-CAM of each clean image's top class, by the image's name."""
     pixels = {item.id: jnp.asarray(item.read().pixels, jnp.float32) / 255 for item in items}
-    heats = {name: np.asarray(campaign.look(network, x, -1)[1]) for name, x in pixels.items()}
+    heats = {name: np.asarray(cam.look(network, x, -1)[1]) for name, x in pixels.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **heats)  # type: ignore[arg-type]
 
