@@ -12,30 +12,25 @@ from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt8
 
 from gcpatch.attacks import regions
-from gcpatch.attacks.blending import coverage
-from gcpatch.attacks.objectives import fooled_explanation
-from gcpatch.attacks.regions import Placement, Region
+from gcpatch.attacks.regions import Region
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.slots import InProgress, Result, Slots, corner_of, stream
 from gcpatch.attacks.step import Problem, init_state, make_problem
-from gcpatch.data import images, labels
+from gcpatch.data import images
 from gcpatch.data.prefetch import prefetch
-from gcpatch.data.sources import Item, Picture
+from gcpatch.data.sources import Item
 from gcpatch.errors import UserError
-from gcpatch.evaluation import metrics
-from gcpatch.explainers.cam import classify_and_explain
 from gcpatch.networks import Network
 from gcpatch.networks.checkpoints import digest
-from gcpatch.report import figures
 from gcpatch.runs.journal import Journal, fingerprint
+from gcpatch.runs.outcome import FIELDS, Clean, Skipped, draw, evaluate_result, look_at, seeds
 from gcpatch.runs.progress import Progress
 from gcpatch.runs.snapshots import Saved, Snapshots
 
@@ -43,36 +38,6 @@ PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat
 THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
 LAG = 4 * THREADS  # images whose files may wait to be written
 PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless")
-FIELDS = (
-    "id",
-    "source",
-    "sha256",
-    "model",
-    "objective",
-    "target",
-    "label",
-    "clean",
-    "adversarial",
-    "png",
-    "steps",
-    "converged",
-    "fooled_class",
-    "fooled_explanation",
-    "fooled_both",
-    "energy_clean",
-    "energy_adversarial",
-    "pointing_clean",
-    "pointing_adversarial",
-    "map_iou",
-    "map_rank_correlation",
-    "loss",
-    "linf",
-    "l2",
-    "psnr",
-    "pixels_changed_share",
-    "skipped",
-    "error",
-)
 
 
 def describe(
@@ -107,18 +72,6 @@ def describe(
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
     }
-
-
-class Clean(NamedTuple):
-    """What is known of an image before its attack."""
-
-    item: Item
-    picture: Picture
-    label: int
-    target: int
-    logits: np.ndarray
-    heat: np.ndarray
-    heat_of_target: np.ndarray
 
 
 def run(
@@ -178,14 +131,6 @@ def run(
 
 class _Stop(Exception):  # noqa: N818
     """Somebody asked for an end."""
-
-
-class _Skipped(Exception):  # noqa: N818
-    """An image that is not to be attacked, and its record."""
-
-    def __init__(self, record: dict[str, Any]):
-        super().__init__(record["skipped"])
-        self.record = record
 
 
 class _Campaign:
@@ -251,7 +196,7 @@ class _Campaign:
             for item, future in looks:
                 try:
                     clean = future.result()
-                except _Skipped as skip:
+                except Skipped as skip:
                     self.writing.append(pool.submit(self._append, item, skip.record))
                     continue
                 except Exception as error:  # whatever is wrong with this one image
@@ -318,7 +263,7 @@ class _Campaign:
             jnp.asarray(picture.pixels, jnp.float32) / 255,
             clean.target,
             place,
-            jax.random.key(_seeds(self.seed, picture.sha256)[1]),
+            jax.random.key(seeds(self.seed, picture.sha256)[1]),
             label=clean.label,
             clean_heat=clean.heat,
             clean_heat_of_target=clean.heat_of_target,
@@ -333,7 +278,7 @@ class _Campaign:
         return InProgress(problem, found.state, found.history)
 
     def _look(self, item: Item) -> Clean:
-        clean = _look_at(self.network, item, self.target, self.seed)
+        clean = look_at(self.network, item, self.target, self.seed)
         self.place(*clean.picture.pixels.shape[:2])
         return clean
 
@@ -385,7 +330,7 @@ class _Campaign:
         after = images.read_png(file)
         record, heat = evaluate_result(self.network, clean, finished, after, place, self.name)
         if self.write_artifacts:
-            _draw(folder, clean, after, heat, place, record)
+            draw(folder, clean, after, heat, place, record)
         return record
 
     @contextmanager
@@ -431,135 +376,3 @@ def _fingerprint_now(item: Item) -> str:
 
 def _count(of: Sized, one: str, several: str) -> str:
     return f"{len(of)} {one if len(of) == 1 else several}"
-
-
-def _seeds(seed: int, sha256: str) -> tuple[int, int]:
-    return seed, int(sha256[:8], 16)
-
-
-def _look_at(network: Network, item: Item, rule: str, seed: int) -> Clean:
-    rule = item.target or rule
-    labels.check(rule, network.categories)
-    picture = item.read()
-    image = jnp.asarray(picture.pixels, jnp.float32) / 255
-    logits, heat = jax.tree.map(np.asarray, classify_and_explain(network, image))
-    label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
-    try:
-        target = labels.choose(rule, logits, network.categories, _seeds(seed, picture.sha256))
-    except labels.AlreadyTarget as error:
-        known = {
-            "sha256": picture.sha256,
-            "target": _named(network, int(logits.argmax())),
-            "label": _named(network, label) if item.label else None,
-            "clean": _answer(network, logits),
-            "skipped": str(error),
-        }
-        raise _Skipped(known) from None
-    _, of_target = classify_and_explain(network, image, jnp.asarray(target))
-    return Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
-
-
-class Evaluated(NamedTuple):
-    """An image's record, and the Grad-CAM of its target on the attacked image."""
-
-    record: dict[str, Any]
-    heat: np.ndarray
-
-
-def evaluate_result(
-    network: Network,
-    clean: Clean,
-    finished: Result,
-    png: UInt8[np.ndarray, "height width 3"],
-    place: Placement,
-    objective: str,
-) -> Evaluated:
-    """Measures what an attack achieved; the verdict is that of the PNG.
-
-    Args:
-        network: that was attacked.
-        clean: what was known of the image before.
-        finished: the attack's result.
-        png: the adversarial image as it is read from its PNG.
-        place: where the perturbation lies.
-        objective: its name.
-    """
-    before = clean.picture.pixels
-    target = jnp.asarray(clean.target)
-    logits, _ = classify_and_explain(network, jnp.asarray(finished.adversarial), target)
-    png_logits, heat = jax.tree.map(
-        np.asarray, classify_and_explain(network, jnp.asarray(png, jnp.float32) / 255, target)
-    )
-    covered = np.asarray(
-        coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, place.ratio)
-    )
-    answer = _answer(network, png_logits)
-    record = {
-        "id": clean.item.id,
-        "sha256": clean.picture.sha256,
-        "target": _named(network, clean.target),
-        "label": _named(network, clean.label) if clean.item.label else None,
-        "clean": _answer(network, clean.logits),
-        "adversarial": _answer(network, logits),
-        "png": {"id": answer["id"], "probability": answer["probability"]},
-        "steps": finished.steps,
-        "converged": finished.converged,
-        **_verdict(objective, answer["id"] == clean.target, clean, heat, covered),
-        "loss": finished.losses._asdict(),
-        **metrics.distance(before, png)._asdict(),
-    }
-    if clean.picture.mask is not None:
-        weights = metrics.object_weights(clean.picture.mask, heat.shape)
-        record["object_energy_clean"] = metrics.energy(clean.heat, weights)
-        record["object_energy_adversarial"] = metrics.energy(heat, weights)
-    return Evaluated(record, heat)
-
-
-def _draw(
-    folder: Path,
-    clean: Clean,
-    after: np.ndarray,
-    heat: np.ndarray,
-    place: Placement,
-    record: dict[str, Any],
-) -> None:
-    """Writes an image's pictures."""
-    (row, column), (rows, columns), ratio, _ = place
-    figures.write_pictures(
-        folder,
-        clean=clean.picture.pixels,
-        adversarial=after,
-        patch=after[row : row + rows, column : column + columns],
-        heat_clean=clean.heat,
-        heat_adversarial=heat,
-        record=record,
-        box=None if np.ndim(ratio) else (row, column, rows),
-    )
-
-
-def _named(network: Network, label: int) -> dict[str, Any]:
-    return {"id": label, "name": network.categories[label]}
-
-
-def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
-    label = int(np.argmax(logits))
-    odds = jax.nn.softmax(jnp.asarray(logits))
-    return _named(network, label) | {"probability": float(odds[label])}
-
-
-def _verdict(
-    name: str, fooled_class: bool, clean: Clean, heat: np.ndarray, covered: np.ndarray
-) -> dict[str, Any]:
-    energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
-    fooled_map = fooled_explanation(name, energy, points)
-    return {
-        "fooled_class": fooled_class,
-        "fooled_explanation": fooled_map,
-        "fooled_both": None if fooled_map is None else fooled_class and fooled_map,
-        "energy_clean": metrics.energy(clean.heat_of_target, covered),
-        "energy_adversarial": energy,
-        "pointing_clean": metrics.pointing(clean.heat_of_target, covered),
-        "pointing_adversarial": points,
-        "map_iou": metrics.iou(clean.heat, heat),
-        "map_rank_correlation": metrics.rank_correlation(clean.heat, heat),
-    }

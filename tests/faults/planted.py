@@ -284,7 +284,7 @@ FAULTS = (
     Fault(
         "campaigns",
         "the verdict is taken before the PNG",
-        "gcpatch/runs/campaign.py",
+        "gcpatch/runs/outcome.py",
         '_verdict(objective, answer["id"] == clean.target,',
         "_verdict(objective, int(logits.argmax()) == clean.target,",
         "tests/runs/test_campaign.py",
@@ -292,7 +292,7 @@ FAULTS = (
     Fault(
         "campaigns",
         "the clean energy is that of the top class",
-        "gcpatch/runs/campaign.py",
+        "gcpatch/runs/outcome.py",
         '"energy_clean": metrics.energy(clean.heat_of_target, covered)',
         '"energy_clean": metrics.energy(clean.heat, covered)',
         "tests/runs/test_campaign.py",

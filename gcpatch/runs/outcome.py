@@ -1,0 +1,210 @@
+"""One image of a run: what is known of it before its attack, and what the attack achieved."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, UInt8
+
+from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.objectives import fooled_explanation
+from gcpatch.attacks.regions import Placement
+from gcpatch.attacks.slots import Result
+from gcpatch.data import labels
+from gcpatch.data.sources import Item, Picture
+from gcpatch.evaluation import metrics
+from gcpatch.explainers.cam import classify_and_explain
+from gcpatch.networks import Network
+from gcpatch.report import figures
+
+FIELDS = (
+    "id",
+    "source",
+    "sha256",
+    "model",
+    "objective",
+    "target",
+    "label",
+    "clean",
+    "adversarial",
+    "png",
+    "steps",
+    "converged",
+    "fooled_class",
+    "fooled_explanation",
+    "fooled_both",
+    "energy_clean",
+    "energy_adversarial",
+    "pointing_clean",
+    "pointing_adversarial",
+    "map_iou",
+    "map_rank_correlation",
+    "loss",
+    "linf",
+    "l2",
+    "psnr",
+    "pixels_changed_share",
+    "skipped",
+    "error",
+)
+
+
+class Clean(NamedTuple):
+    """What is known of an image before its attack."""
+
+    item: Item
+    picture: Picture
+    label: int
+    target: int
+    logits: np.ndarray
+    heat: np.ndarray
+    heat_of_target: np.ndarray
+
+
+class Skipped(Exception):  # noqa: N818
+    """An image that is not to be attacked, and its record."""
+
+    def __init__(self, record: dict[str, Any]):
+        super().__init__(record["skipped"])
+        self.record = record
+
+
+def seeds(seed: int, sha256: str) -> tuple[int, int]:
+    """The seeds of an image's own random numbers."""
+    return seed, int(sha256[:8], 16)
+
+
+def look_at(network: Network, item: Item, rule: str, seed: int) -> Clean:
+    """Reads an image, asks the network, and chooses the target by the item's own rule or `rule`.
+
+    Raises:
+        Skipped: the image is its target already.
+        UserError: it cannot be read, or its target or label is no class.
+    """
+    rule = item.target or rule
+    labels.check(rule, network.categories)
+    picture = item.read()
+    image = jnp.asarray(picture.pixels, jnp.float32) / 255
+    logits, heat = jax.tree.map(np.asarray, classify_and_explain(network, image))
+    label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
+    try:
+        target = labels.choose(rule, logits, network.categories, seeds(seed, picture.sha256))
+    except labels.AlreadyTarget as error:
+        known = {
+            "sha256": picture.sha256,
+            "target": _named(network, int(logits.argmax())),
+            "label": _named(network, label) if item.label else None,
+            "clean": _answer(network, logits),
+            "skipped": str(error),
+        }
+        raise Skipped(known) from None
+    _, of_target = classify_and_explain(network, image, jnp.asarray(target))
+    return Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+
+
+class Evaluated(NamedTuple):
+    """An image's record, and the Grad-CAM of its target on the attacked image."""
+
+    record: dict[str, Any]
+    heat: np.ndarray
+
+
+def evaluate_result(
+    network: Network,
+    clean: Clean,
+    finished: Result,
+    png: UInt8[np.ndarray, "height width 3"],
+    place: Placement,
+    objective: str,
+) -> Evaluated:
+    """Measures what an attack achieved; the verdict is that of the PNG.
+
+    Args:
+        network: that was attacked.
+        clean: what was known of the image before.
+        finished: the attack's result.
+        png: the adversarial image as it is read from its PNG.
+        place: where the perturbation lies.
+        objective: its name.
+    """
+    before = clean.picture.pixels
+    target = jnp.asarray(clean.target)
+    logits, _ = classify_and_explain(network, jnp.asarray(finished.adversarial), target)
+    png_logits, heat = jax.tree.map(
+        np.asarray, classify_and_explain(network, jnp.asarray(png, jnp.float32) / 255, target)
+    )
+    covered = np.asarray(
+        coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, place.ratio)
+    )
+    answer = _answer(network, png_logits)
+    record = {
+        "id": clean.item.id,
+        "sha256": clean.picture.sha256,
+        "target": _named(network, clean.target),
+        "label": _named(network, clean.label) if clean.item.label else None,
+        "clean": _answer(network, clean.logits),
+        "adversarial": _answer(network, logits),
+        "png": {"id": answer["id"], "probability": answer["probability"]},
+        "steps": finished.steps,
+        "converged": finished.converged,
+        **_verdict(objective, answer["id"] == clean.target, clean, heat, covered),
+        "loss": finished.losses._asdict(),
+        **metrics.distance(before, png)._asdict(),
+    }
+    if clean.picture.mask is not None:
+        weights = metrics.object_weights(clean.picture.mask, heat.shape)
+        record["object_energy_clean"] = metrics.energy(clean.heat, weights)
+        record["object_energy_adversarial"] = metrics.energy(heat, weights)
+    return Evaluated(record, heat)
+
+
+def draw(
+    folder: Path,
+    clean: Clean,
+    after: np.ndarray,
+    heat: np.ndarray,
+    place: Placement,
+    record: dict[str, Any],
+) -> None:
+    """Writes an image's pictures."""
+    (row, column), (rows, columns), ratio, _ = place
+    figures.write_pictures(
+        folder,
+        clean=clean.picture.pixels,
+        adversarial=after,
+        patch=after[row : row + rows, column : column + columns],
+        heat_clean=clean.heat,
+        heat_adversarial=heat,
+        record=record,
+        box=None if np.ndim(ratio) else (row, column, rows),
+    )
+
+
+def _named(network: Network, label: int) -> dict[str, Any]:
+    return {"id": label, "name": network.categories[label]}
+
+
+def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
+    label = int(np.argmax(logits))
+    odds = jax.nn.softmax(jnp.asarray(logits))
+    return _named(network, label) | {"probability": float(odds[label])}
+
+
+def _verdict(
+    name: str, fooled_class: bool, clean: Clean, heat: np.ndarray, covered: np.ndarray
+) -> dict[str, Any]:
+    energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
+    fooled_map = fooled_explanation(name, energy, points)
+    return {
+        "fooled_class": fooled_class,
+        "fooled_explanation": fooled_map,
+        "fooled_both": None if fooled_map is None else fooled_class and fooled_map,
+        "energy_clean": metrics.energy(clean.heat_of_target, covered),
+        "energy_adversarial": energy,
+        "pointing_clean": metrics.pointing(clean.heat_of_target, covered),
+        "pointing_adversarial": points,
+        "map_iou": metrics.iou(clean.heat, heat),
+        "map_rank_correlation": metrics.rank_correlation(clean.heat, heat),
+    }

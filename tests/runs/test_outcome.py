@@ -1,0 +1,41 @@
+import numpy as np
+
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.slots import Result
+from gcpatch.attacks.step import Losses
+from gcpatch.data.sources import Item, Picture
+from gcpatch.runs.outcome import evaluate_result, look_at
+
+LOSSES = Losses(3.0, 2.0, 1.0)
+
+
+def looked(network):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    item = Item("a", "drawn", lambda: Picture(pixels, "0123abcd" * 8))
+    return look_at(network, item, "random", 0)
+
+
+def test_the_verdict_is_of_the_png_and_of_nothing_else(tiny):
+    clean = looked(tiny)
+    adversarial = np.random.default_rng(1).random((32, 32, 3), np.float32)
+    result = Result(
+        adversarial=adversarial,
+        tile=adversarial[:10, -10:],
+        steps=7,
+        converged=True,
+        losses=LOSSES,
+        history=Losses(*np.zeros((3, 7), np.float32)),
+    )
+    place = Patch(10).place(32, 32)
+    png = clean.picture.pixels.copy()
+    png[:10, -10:] ^= 1
+    record, heat = evaluate_result(tiny, clean, result, png, place, "hide")
+    logits = np.asarray(tiny(np.float32(png) / 255))
+    assert record["png"]["id"] == logits.argmax()
+    assert record["adversarial"]["id"] == np.asarray(tiny(adversarial)).argmax()
+    assert record["fooled_class"] == (logits.argmax() == clean.target)
+    assert record["pixels_changed_share"] == 100 / 32**2 and record["linf"] == 1 / 255
+    assert (record["steps"], record["converged"], record["loss"]["total"]) == (7, True, 3)
+    assert heat.shape == clean.heat.shape
+    again = evaluate_result(tiny, clean, result, png, place, "hide").record
+    assert again == record
