@@ -42,15 +42,16 @@ test-experiments: .venv/tests
 # ---- other processors, and deliberate mistakes
 
 # What optimises or compares, as processors without AVX-512, without AVX2, with one core, and with
-# PyTorch's plain kernels would compute it; with all of XLA's passes.
+# PyTorch's plain kernels would compute it; and once with all of XLA's passes.
+QUICK := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 SENSITIVE := tests/attacks tests/runs tests/networks/test_minis.py tests/evaluation tests/convert \
 	tests/experiments tests/interpreters tests/explainers tests/test_losses.py
 
 test-machines: .venv/tests
 	@echo "five settings, some three minutes each"
-	XLA_FLAGS=--xla_cpu_max_isa=AVX $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
-	XLA_FLAGS=--xla_cpu_max_isa=AVX2 $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
-	XLA_FLAGS=--xla_cpu_enable_fast_math=false $(BIN)/python -m pytest $(SENSITIVE)
+	XLA_FLAGS="--xla_cpu_max_isa=AVX $(QUICK)" $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
+	XLA_FLAGS="--xla_cpu_max_isa=AVX2 $(QUICK)" $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
+	XLA_FLAGS=--xla_cpu_enable_fast_math=false $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
 	taskset -c 0 $(BIN)/python -m pytest $(SENSITIVE)
 	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
 
