@@ -4,10 +4,12 @@ from .attacks.regions import Frame as Frame
 from .attacks.regions import Mask as Mask
 from .attacks.regions import Patch as Patch
 from .attacks.settings import Attack as Attack
+from .attacks.slots import Finished as Finished
 from .attacks.slots import Result as Result
 from .attacks.slots import attack as attack
 from .attacks.universal import apply_patch as apply_patch
 from .attacks.universal import universal as universal
+from .attacks.universal import wear as wear
 from .attacks.views import Views as Views
 from .data.images import read_image as read_image
 from .evaluation.defences import defence as defence

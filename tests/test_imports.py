@@ -81,3 +81,20 @@ def test_importing_the_library_imports_nothing_forbidden():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# What 0.1.0 had; programs that use it go on.
+NAMES = """
+PRESETS Attack Bounded Evidence Finished Frame Mask Network Patch Views attack defence eigen_cam
+grad_cam grad_cam_plus_plus gradient_x_input guided_backprop hirescam input_gradient
+integrated_gradients layercam load occlusion smooth smoothgrad universal wear xgrad_cam
+"""
+
+
+def test_public_names_stay():
+    assert set(NAMES.split()) <= set(dir(gcpatch))
+    assert all(getattr(gcpatch, name) is not None for name in NAMES.split())
+    code = (
+        "import gcpatch.losses, gcpatch.networks, gcpatch.explainers, gcpatch.scores, gcpatch.cli"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -45,6 +45,9 @@ class Result(NamedTuple):
     history: Losses
 
 
+Finished = Result  # its name before 0.2
+
+
 class InProgress(NamedTuple):
     """An attack that has begun: its problem, its state, and its losses so far, `[steps]` each."""
 

@@ -61,6 +61,9 @@ def apply_patch(
     return paste(image, tile, jnp.asarray(place.corner)), region[..., :1]
 
 
+wear = apply_patch  # its name before 0.2
+
+
 def universal(
     networks: Sequence[Network],
     images: Float[ArrayLike, "n h w 3"],
