@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # Most of the time goes into compiling small programs, which no test runs for long: the compiler's
-# expensive passes are left out. They change no result; `make test-machines` runs with them.
+# expensive passes are left out. One setting of `make test-machines` has them.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",

@@ -7,6 +7,7 @@ small loss, whatever its name is.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -64,11 +65,11 @@ def fooled_explanation(name: str, energy: float, points: bool) -> bool | None:
     return None if known is None or known.fooled is None else known.fooled(energy, points)
 
 
-def as_objective(given: "str | Objective | Loss") -> Objective:
-    """An objective from its name, from a loss, or as it is.
+def as_objective(given: Any) -> Objective:
+    """An objective from its name, from a loss (a function of `Evidence`), or as it is.
 
     Raises:
-        ObjectiveError: there is none of this name.
+        ObjectiveError: there is none of this name, or it is no function.
     """
     if isinstance(given, Objective):
         return given
@@ -77,6 +78,8 @@ def as_objective(given: "str | Objective | Loss") -> Objective:
             choices = ", ".join(OBJECTIVES)
             raise ObjectiveError(f"there is no objective {given!r}; choose one of {choices}")
         return OBJECTIVES[given]
+    if not callable(given):
+        raise ObjectiveError(f"the objective is {given!r}; give a name or a function of Evidence")
     return next((known for known in OBJECTIVES.values() if known.loss is given), Objective(given))
 
 

@@ -69,6 +69,10 @@ class Attack:
             object.__setattr__(self, "objective", as_objective(self.objective))
         except ObjectiveError as error:
             raise AttackError(str(error)) from None
+        if not isinstance(self.optimizer, str | optax.GradientTransformation):
+            raise AttackError(
+                f"the optimizer is {self.optimizer!r}; give a name or an optax transformation"
+            )
         for name, value, choices in (
             ("optimizer", self.optimizer, OPTIMIZERS),
             ("init", self.init, STARTS),

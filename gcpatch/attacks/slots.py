@@ -45,7 +45,7 @@ class Result(NamedTuple):
     history: Losses
 
 
-Finished = Result  # its name before 0.2
+Finished = Result  # its name in 0.1.0
 
 
 class InProgress(NamedTuple):

@@ -61,7 +61,7 @@ def apply_patch(
     return paste(image, tile, jnp.asarray(place.corner)), region[..., :1]
 
 
-wear = apply_patch  # its name before 0.2
+wear = apply_patch  # its name in 0.1.0
 
 
 def universal(

@@ -52,6 +52,11 @@ def test_an_unknown_name_lists_the_others():
         as_objective("shine")
 
 
+def test_what_is_neither_a_name_nor_a_function_is_refused_at_once():
+    with pytest.raises(AttackError, match="the objective is 3; give a name or a function"):
+        Attack(objective=3)
+
+
 @pytest.mark.parametrize(
     "name, energy, points, fooled",
     [

@@ -34,12 +34,14 @@ def noticed(fault: Fault, tree: Path) -> str | None:
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", *fault.tests.split()]
         done = subprocess.run(command, cwd=tree, capture_output=True, text=True)
-        if done.returncode:
-            failed = re.search(r"^(FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-            return failed[2] if failed else (done.stdout + done.stderr)[-300:]
     finally:
         (tree / fault.path).write_text(healthy, "utf-8")
-    return None
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^(FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode != 1 or failed is None:  # nothing was tested, so nothing was noticed
+        raise RuntimeError(f"{fault.name}: {(done.stdout + done.stderr)[-1000:]}")
+    return failed[2]
 
 
 def main(words: list[str]) -> int:
