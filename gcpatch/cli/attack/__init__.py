@@ -8,13 +8,14 @@ from gcpatch.cli import printing
 from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.attack.settings import add_settings, region_and_attack
 from gcpatch.cli.options import (
-    IMAGE_SIZE,
     add_images_and_model,
     add_json,
     add_named,
     add_verb,
     choose,
     command,
+    find_images,
+    load_network,
 )
 from gcpatch.errors import UserError
 
@@ -76,8 +77,7 @@ def run(options: argparse.Namespace) -> int:
     """Attacks the images into a run's folder; returns 1 if one of them could not be done."""
     import jax
 
-    from gcpatch.data import hints, labels, sources
-    from gcpatch.networks import checkpoints
+    from gcpatch.data import hints, labels
     from gcpatch.report import page
     from gcpatch.runs import campaign, progress
     from gcpatch.runs.journal import Journal
@@ -85,13 +85,13 @@ def run(options: argparse.Namespace) -> int:
     choose("resize mode", options.resize_mode)
     choose("precision", options.precision)
     region, attack = region_and_attack(options)
-    region.place(IMAGE_SIZE, IMAGE_SIZE)
     if not options.checkpoint_every > 0:
         raise UserError(f"--checkpoint-every is {options.checkpoint_every}; it must be over 0")
     part = part_of(options)
     batch = _batch(options.batch)
-    found = sources.find(options.images, IMAGE_SIZE, options.resize_mode, part.folder)
-    network = checkpoints.load(options.model, options.weights, seed=options.seed)
+    network = load_network(options.model, options.weights, options.seed)
+    region.place(network.preprocessing.size, network.preprocessing.size)
+    found = find_images(options, network, part.folder)
     labels.check(options.target, network.categories)
     items, notes = hints.labelled(found.items, network.categories)
     items = items[part.index - 1 :: part.count]
