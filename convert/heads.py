@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from convert import ConvertError
-from convert.operators import torch
+from convert.tensors import oddity
 from gcpatch.networks.zoo import CONSTRUCTORS, VGG
 
 WHOLE = "give the whole network instead, `gcpatch convert module:factory`"
@@ -63,7 +63,7 @@ def _linear(state_dict: Mapping[str, Any], owner: str) -> list[str]:
     return [
         key.removesuffix(".weight")
         for key, value in state_dict.items()
-        if key.startswith(f"{owner}.") and key.endswith(".weight") and _dimensions(value) == 2
+        if key.startswith(f"{owner}.") and key.endswith(".weight") and value.ndim == 2
     ]
 
 
@@ -78,30 +78,28 @@ def _check_places(linear: Sequence[str]) -> None:
         )
 
 
-def _dimensions(value: Any) -> int | None:
-    return value.ndim if isinstance(value, torch.Tensor) else None
-
-
 def classes_of(state_dict: Mapping[str, Any], name: str) -> int | None:
     """How many classes the last layer tells apart; None where there is no such layer.
 
     Raises:
         ConvertError: it has none, or one.
     """
-    bias = state_dict.get(f"{head_of(name)}.bias")
-    if _dimensions(bias) != 1 or bias is None:
-        return None
-    if len(bias) < 2:
-        outputs = "no outputs" if not len(bias) else "one output"
+    width = _width(state_dict, head_of(name))
+    if width is not None and width < 2:
+        outputs = "one output" if width else "no outputs"
         raise ConvertError(f"the head {head_of(name)} has {outputs}; it needs two classes at least")
-    return len(bias)
+    return width
 
 
 def options_of(state_dict: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The widths of a VGG's hidden layers in a state_dict, as `create` takes them."""
     if not is_vgg(name):
         return {}
-    biases = [state_dict.get(f"{layer}.bias") for layer in VGG_LINEAR[:2]]
-    if [_dimensions(bias) for bias in biases] != [1, 1]:
-        return {}
-    return {"hidden": [len(bias) for bias in biases if bias is not None]}
+    widths = [_width(state_dict, layer) for layer in VGG_LINEAR[:2]]
+    return {} if None in widths else {"hidden": widths}
+
+
+def _width(state_dict: Mapping[str, Any], layer: str) -> int | None:
+    """How many outputs a linear layer has, if its bias is one."""
+    bias: Any = state_dict.get(f"{layer}.bias")
+    return len(bias) if oddity(bias) is None and bias.ndim == 1 else None

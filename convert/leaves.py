@@ -12,6 +12,7 @@ left out on the way here and written as zero on the way back.
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from flax import nnx
@@ -52,9 +53,9 @@ def leaves_of(network: Network) -> list[Leaf]:
     return leaves
 
 
-def counters(leaves: list[Leaf]) -> list[str]:
-    """The keys of torch's counters of training steps, which mean nothing here."""
-    owners = [leaf.torch_key.rpartition(".")[0] for leaf in leaves if leaf.key.endswith(".mean")]
+def counters(keys: Iterable[str]) -> list[str]:
+    """The keys, beside these of torch's, of counters of training steps, which mean nothing here."""
+    owners = [key.rpartition(".")[0] for key in keys if key.endswith(".running_mean")]
     return [f"{owner}.num_batches_tracked" for owner in owners]
 
 

@@ -64,10 +64,10 @@ def find(content: Any, wanted: Mapping[str, Any], key: str | None = None) -> Sta
     return best[0]
 
 
-def listed(names: list[str]) -> str:
+def listed(names: list[str], most: int = LISTED) -> str:
     """The first names, and how many more there are."""
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _without(content: Any) -> str:

@@ -11,6 +11,7 @@ from convert.leaves import Leaf, counters, leaves_of
 from convert.operators import torch, torchvision
 from convert.settings import Settings
 from convert.state_dicts import listed
+from convert.tensors import oddity
 from convert.twins import twin as twin
 from convert.twins import twin_of as twin_of
 from convert.weights import Weights as Weights
@@ -22,7 +23,6 @@ from gcpatch.networks.manifests import preprocessing_of, read_manifest
 
 VERSIONS = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
 NOTHING, USUAL = Settings(), Preprocessing()
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Converted(NamedTuple):
@@ -116,7 +116,7 @@ def to_torch(network: Network) -> dict[str, Any]:
     """The state_dict that torchvision's module of this network loads with `strict=True`."""
     values, leaves = parameters(network), leaves_of(network)
     tensors = {leaf.torch_key: _outward(values[leaf.key], leaf) for leaf in leaves}
-    return tensors | {key: torch.zeros((), dtype=torch.int64) for key in counters(leaves)}
+    return tensors | {key: torch.zeros((), dtype=torch.int64) for key in counters(tensors)}
 
 
 def _inward(tensor: Any, leaf: Leaf) -> np.ndarray:
@@ -138,9 +138,10 @@ def _outward(value: Any, leaf: Leaf) -> Any:
 
 def _problems(given: Mapping[str, Any], leaves: list[Leaf]) -> list[str]:
     """What keeps a state_dict from covering these leaves exactly, in torch's names."""
-    wanted, ignorable = {leaf.torch_key: leaf.torch_shape for leaf in leaves}, counters(leaves)
+    wanted = {leaf.torch_key: leaf.torch_shape for leaf in leaves}
+    ignorable = counters(wanted)
     found = {key: given[key] for key in wanted if key in given}
-    strange = {key: _strange(value) for key, value in found.items()}
+    odd = {key: oddity(value) for key, value in found.items()}
     misshapen = [
         f"{key} {tuple(value.shape)} instead of {wanted[key]}"
         for key, value in found.items()
@@ -150,29 +151,13 @@ def _problems(given: Mapping[str, Any], leaves: list[Leaf]) -> list[str]:
         "missing": [key for key in wanted if key not in given],
         "unknown": [str(key) for key in given if key not in wanted and key not in ignorable],
         "misshapen": misshapen,
-        "no plain floating-point tensor": [f"{key} ({why})" for key, why in strange.items() if why],
     }
+    if kept := [f"{key} ({why})" for key, why in odd.items() if why]:
+        kinds["no plain floating-point tensor"] = [listed(kept, 2)]
     if not any(kinds.values()):
         infinite = [key for key, value in found.items() if not bool(value.isfinite().all())]
         kinds = {"not finite": infinite}
     return [f"{kind}: {listed(keys)}" for kind, keys in kinds.items() if keys]
-
-
-def _strange(value: Any) -> str | None:
-    """What keeps a value from being a plain tensor of floating-point numbers."""
-    if not isinstance(value, torch.Tensor):
-        return type(value).__name__
-    if value.is_quantized:
-        return "quantised"
-    if value.is_meta:
-        return "meta: without values"
-    if value.layout != torch.strided:
-        return "sparse"
-    if value.dtype not in FLOATS:
-        return str(value.dtype).removeprefix("torch.")
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        return "larger than what is stored of it"
-    return None
 
 
 def save_torch(network: Network, path: str | Path) -> None:

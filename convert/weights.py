@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from convert import ConvertError, files, heads, state_dicts
 from convert.files import first_line as first_line
-from convert.leaves import counters, leaves_of, shapes_of
+from convert.leaves import counters, shapes_of
 from convert.operators import torchvision
 from gcpatch.data import scenes
 from gcpatch.networks import MINIS, NAMES, Preprocessing, create
@@ -147,8 +147,7 @@ def _guess(content: Any, key: str | None) -> str:
         body = {one: shape for one, shape in shapes(name).items() if not _is_head(one)}
         tensors = state_dicts.find(content, body, key).tensors
         found = {one: tuple(value.shape) for one, value in tensors.items() if not _is_head(one)}
-        ignorable = counters(leaves_of(create(name))) if found.keys() - body.keys() else ()
-        extra = found.keys() - body.keys() - set(ignorable)
+        extra = found.keys() - body.keys() - set(counters(body))
         misfits[name] = len(extra) + sum(found.get(one) != shape for one, shape in body.items())
         if not misfits[name]:
             return name
