@@ -27,6 +27,7 @@ class StateDict(NamedTuple):
         tensors: by name.
         matched: how many names are wanted.
         left_out: what was beside them.
+        layers_left_out: those of it that are weights of layers, `[out, ...]`.
     """
 
     label: str
@@ -34,6 +35,7 @@ class StateDict(NamedTuple):
     tensors: dict[str, Any]
     matched: int
     left_out: tuple[str, ...]
+    layers_left_out: tuple[str, ...]
 
 
 def find(content: Any, wanted: Mapping[str, Any], key: str | None = None) -> StateDict:
@@ -45,23 +47,34 @@ def find(content: Any, wanted: Mapping[str, Any], key: str | None = None) -> Sta
         key: which of several, by its label.
 
     Raises:
-        ConvertError: several fit equally well, none does, or none has this label; the message
-            names them.
+        ConvertError: several fit equally well, none does, or none has this label; or, without a
+            label, there are layers beside the network, which may be part of it.
     """
-    found = sorted(_candidates(content, wanted), key=lambda one: -one.matched)
+    found = candidates(content, wanted, key)
     if key is not None:
-        chosen = [one for one in found if one.label == key]
-        if not chosen:
-            labels = ", ".join(one.label or "''" for one in found) or "none"
-            raise ConvertError(f"holds no weights under {key!r}; there are {labels}")
-        return chosen[0]
-    if not found:
-        raise ConvertError(_without(content))
+        return found[0]
     best = [one for one in found if one.matched == found[0].matched]
     if len(best) > 1:
         labels = " and ".join(one.label or "''" for one in best[:LISTED])
         raise ConvertError(f"holds several that fit: {labels}; choose one with --key")
+    if layers := best[0].layers_left_out:
+        raise ConvertError(
+            f"holds layers beside the network ({listed([*layers])}): if they take part, give the "
+            f"whole network, `gcpatch convert module:factory`; else --key {best[0].label}"
+        )
     return best[0]
+
+
+def candidates(content: Any, wanted: Mapping[str, Any], key: str | None = None) -> list[StateDict]:
+    """All that may be meant, those with most matches first; see `find`."""
+    found = sorted(_search(content, wanted), key=lambda one: -one.matched)
+    if not found:
+        raise ConvertError(_without(content))
+    chosen = [one for one in found if key in (None, one.label)]
+    if not chosen:
+        labels = ", ".join(one.label or "''" for one in found)
+        raise ConvertError(f"holds no weights under {key!r}; there are {labels}")
+    return chosen
 
 
 def listed(names: list[str], most: int = LISTED) -> str:
@@ -81,7 +94,7 @@ def _without(content: Any) -> str:
     )
 
 
-def _candidates(content: Any, wanted: Mapping[str, Any]) -> Iterator[StateDict]:
+def _search(content: Any, wanted: Mapping[str, Any]) -> Iterator[StateDict]:
     for path, mapping in _mappings(content):
         beside = tuple(_beside(content, path))
         prefixes = _prefixes(mapping, wanted) or Counter({"": 0})
@@ -92,13 +105,14 @@ def _candidates(content: Any, wanted: Mapping[str, Any]) -> Iterator[StateDict]:
                 for name, value in mapping.items()
                 if _is_under(name, prefix) and isinstance(value, torch.Tensor)
             }
-            others = [
-                name
+            others = {
+                name: value
                 for name, value in mapping.items()
                 if not (_is_under(name, prefix) and isinstance(value, torch.Tensor))
-            ]
+            }
+            layers = (n for n, v in others.items() if isinstance(v, torch.Tensor) and v.ndim > 1)
             label = ".".join(part for part in parts if part)
-            yield StateDict(label, prefix, tensors, matched, (*others, *beside))
+            yield StateDict(label, prefix, tensors, matched, (*others, *beside), tuple(layers))
 
 
 def _mappings(

@@ -141,19 +141,18 @@ def _problems(given: Mapping[str, Any], leaves: list[Leaf]) -> list[str]:
     wanted = {leaf.torch_key: leaf.torch_shape for leaf in leaves}
     ignorable = counters(wanted)
     found = {key: given[key] for key in wanted if key in given}
-    odd = {key: oddity(value) for key, value in found.items()}
-    misshapen = [
-        f"{key} {tuple(value.shape)} instead of {wanted[key]}"
-        for key, value in found.items()
-        if isinstance(value, torch.Tensor) and tuple(value.shape) != wanted[key]
-    ]
+    odd = [f"{key} ({why})" for key, value in found.items() if (why := oddity(value))]
+    if odd:  # of which no shape means anything
+        return [f"no plain floating-point tensor: {listed(odd, 2)}"]
     kinds = {
         "missing": [key for key in wanted if key not in given],
         "unknown": [str(key) for key in given if key not in wanted and key not in ignorable],
-        "misshapen": misshapen,
+        "misshapen": [
+            f"{key} {tuple(value.shape)} instead of {wanted[key]}"
+            for key, value in found.items()
+            if tuple(value.shape) != wanted[key]
+        ],
     }
-    if kept := [f"{key} ({why})" for key, why in odd.items() if why]:
-        kinds["no plain floating-point tensor"] = [listed(kept, 2)]
     if not any(kinds.values()):
         infinite = [key for key, value in found.items() if not bool(value.isfinite().all())]
         kinds = {"not finite": infinite}

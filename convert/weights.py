@@ -1,7 +1,7 @@
 """Where torch's weights come from: torchvision's downloads, or a file that the user brings."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,10 +145,8 @@ def _guess(content: Any, key: str | None) -> str:
     misfits: dict[str, int] = {}
     for name in NAMES:
         body = {one: shape for one, shape in shapes(name).items() if not _is_head(one)}
-        tensors = state_dicts.find(content, body, key).tensors
-        found = {one: tuple(value.shape) for one, value in tensors.items() if not _is_head(one)}
-        extra = found.keys() - body.keys() - set(counters(body))
-        misfits[name] = len(extra) + sum(found.get(one) != shape for one, shape in body.items())
+        several = state_dicts.candidates(content, body, key)
+        misfits[name] = min(_misfits(one.tensors, body) for one in several)
         if not misfits[name]:
             return name
     nearest = min(misfits, key=misfits.__getitem__)
@@ -156,6 +154,13 @@ def _guess(content: Any, key: str | None) -> str:
         f"its tensors are those of no network that is known by name (nearest is {nearest}, with "
         f"{misfits[nearest]} that differ): name one, or {heads.WHOLE}"
     )
+
+
+def _misfits(tensors: Mapping[str, Any], body: Mapping[str, tuple[int, ...]]) -> int:
+    """How many names are missing, unknown or of another shape, but for the head."""
+    found = {key: tuple(value.shape) for key, value in tensors.items() if not _is_head(key)}
+    unknown = found.keys() - body.keys() - set(counters(body))
+    return len(unknown) + sum(found.get(key) != shape for key, shape in body.items())
 
 
 def _is_head(key: str) -> bool:
