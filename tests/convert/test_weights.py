@@ -173,7 +173,7 @@ def test_a_tensor_that_claims_to_be_huge_costs_nothing(key, tuned, tmp_path):
     huge = torch.zeros(1).expand(10**12) if key.endswith("bias") else HUGE
     torch.save(tuned.state | {key: huge}, tmp_path / "it.pth")
     for name in ("mini_vgg", None):
-        with pytest.raises(ConvertError, match="larger than|no network that is known"):
+        with pytest.raises(ConvertError, match=r"larger than|no network that is known"):
             convert(name, tmp_path / "it.pth")
 
 
@@ -251,6 +251,14 @@ def test_no_network_has_these_names(tmp_path):
         r"nearest is mini_resnext, with 1 that differ\): name one, or", tmp_path / "it.pth", None
     )
     refused("unknown: layer5.weight", tmp_path / "it.pth", "mini_resnext")
+
+
+def test_layers_beside_a_network_may_be_part_of_it(tuned, tmp_path):
+    state = prefixed(tuned.state, "backbone.") | {"head.weight": torch.ones(3, 5)}
+    torch.save({"state_dict": state}, tmp_path / "it.pth")
+    message = refused(r"holds layers beside the network \(head.weight\)", tmp_path / "it.pth")
+    assert message.endswith("`gcpatch convert module:factory`; else --key state_dict")
+    assert len(load_weights("mini_vgg", tmp_path / "it.pth", "state_dict").state_dict) == 18
 
 
 # --- What images it takes -------------------------------------------------------------------------
