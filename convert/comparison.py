@@ -182,15 +182,15 @@ class Comparison:
     def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
         """Compares the noise (N) after an attack, evaluated incrementally as attacks are."""
         problem, settings = _problem(self.network, image, target, attack)
-        reach, places = engine.reach_of(
-            self.network, image.shape, image.dtype, settings.corner, settings.size
-        )
-        problem = engine.remember(self.network, problem, reach, places)
+        reach = engine.reach_of(self.network, image, corner=settings.corner, size=settings.size)
+        problem = engine.remember(self.network, problem, reach)
         state = step.init_state(self.network, problem, (settings.size, settings.size), attack)
         noise = tensor(state.noise)
         theirs = reference.attack(self.classifier, tensor(image), noise, target, settings)
         states, problems = jax.tree.map(lambda leaf: leaf[None], (state, problem))
-        states, _ = engine.advance(self.network, states, problems, attack, attack.steps, reach)
+        states, _ = engine.advance(
+            self.network, states, problems, attack, attack.steps, reach.program
+        )
         quantity = f"patch after {attack.steps} {attack.optimizer} steps"
         self.add(quantity, states.noise[0], _array(theirs.noise), self.tolerances.patches)
 
@@ -206,8 +206,9 @@ def _problem(
         network,
         image,
         target,
-        place,
-        jax.random.key(0),
+        attack,
+        placement=place,
+        key=jax.random.key(0),
         label=int(target == 0),
         clean_heat=unseen,
         clean_heat_of_target=unseen,

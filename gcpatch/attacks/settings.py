@@ -10,6 +10,7 @@ import optax
 
 from gcpatch.attacks.objectives import ObjectiveError, as_objective
 from gcpatch.errors import UserError
+from gcpatch.explainers.cam import METHODS, Cam
 
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "sign": optax.sign_sgd,
@@ -47,6 +48,9 @@ class Attack:
         init: the patch before the first step: the `mean` colour, the `image` itself, `random`
             pixels, or `clean`: the mean colour, but the first step sees the clean image, as [16].
         project: whether the patch is kept to valid pixels; the image always is.
+        layer: the layer whose map is attacked and judged; the network's target layer if None.
+        explainer: what makes that map: a name in `gcpatch.explainers.cam.METHODS`, or a `Cam`; kept
+            as a `Cam`.
         patience: stop once the goal is met for this many steps in a row.
 
     Raises:
@@ -63,12 +67,15 @@ class Attack:
     init: str = "mean"
     project: bool = True
     patience: int = 1
+    layer: str | None = None
+    explainer: Any = "grad-cam"
 
     def __post_init__(self):
         try:
             object.__setattr__(self, "objective", as_objective(self.objective))
         except ObjectiveError as error:
             raise AttackError(str(error)) from None
+        object.__setattr__(self, "explainer", _as_cam(self.explainer))
         if not isinstance(self.optimizer, str | optax.GradientTransformation):
             raise AttackError(
                 f"the optimizer is {self.optimizer!r}; give a name or an optax transformation"
@@ -124,10 +131,28 @@ class Attack:
             return OPTIMIZERS[self.optimizer](self.rate)
         return self.optimizer
 
+    @property
+    def explainer_name(self) -> str:
+        """The explainer's name in `METHODS`, or else its rule's own."""
+        own = getattr(self.explainer.rule, "__name__", "a rule of one's own")
+        return next((name for name, cam in METHODS.items() if cam == self.explainer), own)
+
     def describe(self) -> dict[str, Any]:
         """The settings as JSON can say them: objective and optimiser by name."""
         named = isinstance(self.optimizer, str)
         return {field.name: getattr(self, field.name) for field in fields(self)} | {
             "objective": self.objective.name,
             "optimizer": self.optimizer if named else "an optax transformation of one's own",
+            "explainer": self.explainer_name,
         }
+
+
+def _as_cam(given: Any) -> Cam:
+    if isinstance(given, Cam):
+        return given
+    if not isinstance(given, str) or given not in METHODS:
+        raise AttackError(
+            f"the explainer {given!r} is none that an attack can take; choose one of "
+            f"{', '.join(METHODS)}, or give a Cam"
+        )
+    return METHODS[given]

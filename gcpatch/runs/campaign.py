@@ -262,8 +262,9 @@ class _Campaign:
             self.network,
             jnp.asarray(picture.pixels, jnp.float32) / 255,
             clean.target,
-            place,
-            jax.random.key(seeds(self.seed, picture.sha256)[1]),
+            self.attack,
+            placement=place,
+            key=jax.random.key(seeds(self.seed, picture.sha256)[1]),
             label=clean.label,
             clean_heat=clean.heat,
             clean_heat_of_target=clean.heat_of_target,
@@ -278,7 +279,7 @@ class _Campaign:
         return InProgress(problem, found.state, found.history)
 
     def _look(self, item: Item) -> Clean:
-        clean = look_at(self.network, item, self.target, self.seed)
+        clean = look_at(self.network, item, self.attack, rule=self.target, seed=self.seed)
         self.place(*clean.picture.pixels.shape[:2])
         return clean
 
@@ -328,7 +329,9 @@ class _Campaign:
         file = folder / "adversarial.png"
         images.write_png(file, np.rint(finished.adversarial * 255).astype(np.uint8))
         after = images.read_png(file)
-        record, heat = evaluate_result(self.network, clean, finished, after, place, self.name)
+        record, heat = evaluate_result(
+            self.network, clean, finished, self.attack, png=after, place=place
+        )
         if self.write_artifacts:
             draw(folder, clean, after, heat, place, record)
         return record
