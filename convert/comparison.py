@@ -20,7 +20,7 @@ from gcpatch.attacks.step import Losses, Problem
 from gcpatch.explainers import cam
 from gcpatch.losses import Evidence
 from gcpatch.networks import Network, fill, parameters
-from gcpatch.runs.campaign import PRECISIONS
+from gcpatch.runs.options import PRECISIONS
 
 OBJECTIVES = {name: objectives.OBJECTIVES[name].loss for name in reference.OBJECTIVES}
 LOSSES_ON = 4  # images whose losses and gradients are compared
@@ -101,7 +101,7 @@ class Comparison:
     Args:
         network: the network here.
         state_dict: PyTorch's weights.
-        precision: float64, or one of `campaigns.PRECISIONS`; PyTorch has float32 for all of these.
+        precision: float64, or one of `PRECISIONS`; PyTorch has float32 for all of these.
     """
 
     def __init__(self, network: Network, state_dict: Mapping[str, Any], precision: str):

@@ -24,6 +24,7 @@ from gcpatch.report import figures
 from gcpatch.report.records import read_records
 from gcpatch.runs import campaign
 from gcpatch.runs.journal import Journal
+from gcpatch.runs.options import Options
 from gcpatch.runs.progress import ConsoleProgress
 
 SEED = 3  # of the scenes, which no training saw
@@ -145,7 +146,7 @@ class Study:
                     self.items,
                     patch,
                     attack,
-                    seed=SEED,
+                    options=Options(seed=SEED),
                     batch=min(batch, len(self.items)),
                     watch=watch,
                 )

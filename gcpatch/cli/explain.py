@@ -10,10 +10,10 @@ from gcpatch.cli.options import (
     add_json,
     add_named,
     add_verb,
-    choose,
     writing_to,
 )
 from gcpatch.errors import UserError
+from gcpatch.settings import choose
 
 
 def add(verbs: Any) -> None:

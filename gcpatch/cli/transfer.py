@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import add_json, add_named, add_verb, choose, writing_to
+from gcpatch.cli.options import add_json, add_named, add_verb, writing_to
 from gcpatch.errors import UserError
+from gcpatch.settings import choose
 
 
 def add(verbs: Any) -> None:

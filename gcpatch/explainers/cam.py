@@ -81,11 +81,7 @@ class Cam:
         Raises:
             UserError: A is no map.
         """
-        if activations.ndim != 3:
-            raise UserError(
-                f"the explained layer gives {list(activations.shape)} and no map [h, w, k]: "
-                "choose one before the pooling"
-            )
+        _check_map(activations.shape)
 
         def explained(activations):
             logits = head(activations)
@@ -102,6 +98,28 @@ def grad_cam(activations: Maps, gradient: Maps) -> Heat:
     Selvaraju et al., "Grad-CAM", ICCV 2017; paper, eqs. 1-3.
     """
     return _weighted(activations, gradient.mean((0, 1)))
+
+
+def map_shape(
+    network: Network, image: tuple[int, int, int], layer: str | None = None
+) -> tuple[int, int]:
+    """Rows and columns of the map of an image of this shape at a layer.
+
+    Raises:
+        UserError: there is no such layer, or it gives no map.
+    """
+    trunk, _ = network.split(layer)
+    shape = jax.eval_shape(trunk, jax.ShapeDtypeStruct(image, jnp.float32)).shape
+    _check_map(shape)
+    return shape[:2]
+
+
+def _check_map(shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise UserError(
+            f"the explained layer gives {list(shape)} and no map [h, w, k]: "
+            "choose one before the pooling"
+        )
 
 
 @partial(jax.jit, static_argnames=("layer", "explainer"))
