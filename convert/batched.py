@@ -13,7 +13,7 @@ import numpy as np
 
 from convert import reference
 from convert.operators import torch
-from convert.torchvision import twin
+from convert.torchvision import twin_of
 from gcpatch.networks import Network
 
 nn = torch.nn
@@ -50,7 +50,7 @@ class Batched:
         channels_last: bool = True,
         precision: str = "float32",
     ):
-        model = twin(network.name, len(network.categories))
+        model = twin_of(network)
         model.load_state_dict(state_dict)
         self.device, self.precision = device, precision
         self.layout = torch.channels_last if channels_last else torch.contiguous_format

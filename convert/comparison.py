@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from convert import reference
 from convert.operators import torch
-from convert.torchvision import twin
+from convert.torchvision import twin_of
 from gcpatch.attacks import engine, objectives, step
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import LEARNING_RATES, OPTIMIZERS, Attack
@@ -222,10 +222,11 @@ def _problem(
 def classifier(
     network: Network, state_dict: Mapping[str, Any], kind: str = "float32"
 ) -> reference.Classifier:
-    """torchvision's module of a network, with these weights."""
-    model = twin(network.name, len(network.categories)).to(getattr(torch, kind))
+    """torchvision's module of a network, with these weights, and the network's own input stage."""
+    model = twin_of(network).to(getattr(torch, kind))
     model.load_state_dict(state_dict)
-    return reference.take_apart(model)
+    taken = reference.take_apart(model)
+    return replace(taken, layer=network.resolve(), mean=network.mean, std=network.std)
 
 
 def tensor(values: Any) -> Any:

@@ -23,6 +23,7 @@ from flax import nnx
 from convert import ConvertError
 from convert.operators import torch, torchvision
 from convert.twins import twin as twin
+from convert.twins import twin_of as twin_of
 from convert.weights import Weights as Weights
 from convert.weights import first_line
 from convert.weights import load_weights as load_weights

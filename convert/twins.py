@@ -1,5 +1,6 @@
 """torchvision's own modules beside our networks, for proof that both compute the same."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -9,12 +10,18 @@ import numpy as np
 from convert.operators import torch, torchvision
 from gcpatch.data import scenes
 from gcpatch.networks import MINIS, Network
+from gcpatch.networks.vgg import HIDDEN
 from gcpatch.networks.zoo import CONSTRUCTORS
 
 nn = torch.nn
 
 
-def twin(name: str, classes: int | None = None) -> Any:
+def twin_of(network: Network) -> Any:
+    """torchvision's own module for a network: of its widths, with its number of classes."""
+    return twin(network.architecture, len(network.categories), **network.options)
+
+
+def twin(name: str, classes: int | None = None, hidden: Sequence[int] | None = None) -> Any:
     """torchvision's own module of this name with random weights, in evaluation mode.
 
     It takes *normalised* images `[batch, 3, height, width]`. The minis, which torchvision does not
@@ -23,27 +30,37 @@ def twin(name: str, classes: int | None = None) -> Any:
     Args:
         name: one of `gcpatch.networks.NAMES`.
         classes: the number of classes; 1000, or the scenes' for a mini, if None.
+        hidden: the widths of a VGG's two hidden linear layers, if they are not its own.
 
     Raises:
         ValueError: torchvision has no such network.
     """
     if name not in MINIS:
-        return torchvision.models.get_model(name, weights=None, num_classes=classes or 1000).eval()
+        model = torchvision.models.get_model(name, weights=None, num_classes=classes or 1000)
+        if hidden is not None and tuple(hidden) != HIDDEN:
+            model = _with_head(model, hidden, classes or 1000)
+        return model.eval()
     build = _small_vgg if name.startswith("mini_vgg") else _small_resnet
     options = cast(partial, CONSTRUCTORS[name]).keywords
+    options = options if hidden is None else {**options, "hidden": hidden}
     return build(classes or len(scenes.CATEGORIES), **options).eval()
 
 
-def _small_vgg(classes: int, *, plan: Iterable, normalized: bool, hidden: int) -> Any:
+def _with_head(model: Any, hidden: Sequence[int], classes: int) -> Any:
+    """A VGG with linear layers of other widths."""
+    channels = [layer for layer in model.features if isinstance(layer, nn.Conv2d)][-1].out_channels
+    widths = [channels * 7 * 7, *hidden, classes]
+    for place, (inputs, outputs) in zip((0, 3, 6), itertools.pairwise(widths), strict=True):
+        model.classifier[place] = nn.Linear(inputs, outputs)
+    return model
+
+
+def _small_vgg(classes: int, *, plan: Iterable, normalized: bool, hidden: Sequence[int]) -> Any:
     """torchvision's VGG with narrow layers in place of its own, which never take up memory."""
     with torch.device("meta"):
         model = torchvision.models.VGG(nn.Identity(), init_weights=False)
     model.features = torchvision.models.vgg.make_layers(list(plan), batch_norm=normalized)
-    channels = [layer for layer in model.features if isinstance(layer, nn.Conv2d)][-1].out_channels
-    model.classifier[0] = nn.Linear(channels * 7 * 7, hidden)
-    model.classifier[3] = nn.Linear(hidden, hidden)
-    model.classifier[6] = nn.Linear(hidden, classes)
-    return model
+    return _with_head(model, hidden, classes)
 
 
 def _small_resnet(

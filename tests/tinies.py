@@ -6,7 +6,7 @@ from flax import nnx
 
 from gcpatch.networks import VGG, Network, ResNet, fill, parameters
 
-VGG_OPTIONS = {"plan": (4, "M", 6, "M"), "normalized": False, "hidden": 8}
+VGG_OPTIONS = {"plan": (4, "M", 6, "M"), "normalized": False, "hidden": (8, 8)}
 RESNET_OPTIONS = {"blocks": (1, 1, 1, 1), "planes": 4, "groups": 2, "width_per_group": 64}
 FLAT = 6  # the side of `flat`'s images
 

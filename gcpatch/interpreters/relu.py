@@ -27,8 +27,9 @@ class Exchanged(Network):
     """
 
     def __init__(self, network: Network, rectifier: Rectifier):
-        super().__init__(network.name, network.target_layer, network.categories)
-        self.mean, self.std = network.mean, network.std
+        super().__init__(
+            network.name, network.target_layer, network.categories, network.preprocessing
+        )
         self.network, self.rectifier = network, rectifier
 
     def stages(self) -> Mapping[str, Stage]:

@@ -75,8 +75,8 @@ def bundled() -> dict[str, dict[str, Any]]:
 
 
 def digest(network: Network) -> str:
-    """The SHA-256 of all parameters: keys, types, shapes and values, in the order of the keys."""
-    return manifests.digest(parameters(network))
+    """The SHA-256 of a network: of its parameters, preprocessing, categories and target layer."""
+    return manifests.digest_of(network, parameters(network))
 
 
 def save(
@@ -135,16 +135,25 @@ def read(folder: str | Path, name: str | None = None) -> Network:
     manifests.check_files(folder / ARRAYS, manifest)
     arrays = _restore(folder)
     try:
-        network = create(manifest["network"], tuple(manifest["categories"]))
-        network.mean, network.std = tuple(manifest["mean"]), tuple(manifest["std"])
+        network = create(
+            manifest["network"],
+            tuple(manifest["categories"]),
+            manifests.preprocessing_of(manifest),
+            manifest["options"],
+        )
+        network.name = manifest["name"]
         network.target_layer = manifest["target_layer"]
         network.resolve()  # raises where there is no such layer
         network = fill(network, arrays)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         reason = textwrap.shorten(str(error), 1000, placeholder=" ...")
         raise CheckpointError(f"{folder} does not fit this version: {reason}") from error
-    if manifests.digest(arrays) != manifest["digest"]:
-        raise CheckpointError(f"{folder} is damaged: its parameters are not those of its digest")
+    first = manifest["format"] == 1
+    known = manifests.digest(arrays) if first else manifests.digest_of(network, arrays)
+    if known != manifest["digest"]:
+        raise CheckpointError(
+            f"{folder} is damaged: its parameters or settings are not those of its digest"
+        )
     return network
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import numpy as np
 from flax import nnx
 
 from gcpatch.errors import UserError
-from gcpatch.networks import Network, parameters
+from gcpatch.networks import Network, Preprocessing, parameters
 
-FORMAT = 1
+FORMAT = 2
 FILE = "manifest.json"
 FIELDS = {
     "format": int,
+    "name": str,
     "network": str,
+    "options": dict,
     "source": str,
     "digest": str,
     "parameters": int,
@@ -26,9 +29,13 @@ FIELDS = {
     "categories": list,
     "mean": list,
     "std": list,
+    "size": int,
+    "resize": int,
+    "interpolation": str,
     "versions": dict,
     "files": dict,
 }
+FIRST = {"options": {}, "size": 224, "resize": 256, "interpolation": "bilinear"}  # in format 1
 PACKAGES = ("gcpatch", "jax", "flax", "orbax-checkpoint")
 
 
@@ -44,6 +51,31 @@ def digest(values: Mapping[str, Any]) -> str:
         total.update(f"{key} {array.dtype.name} {array.shape}\n".encode())
         total.update(array.reshape(-1).view(np.uint8).data)
     return total.hexdigest()
+
+
+def identity(network: Network) -> dict[str, Any]:
+    """What makes a network the one it is, beside its parameters, as a manifest has it."""
+    return {
+        "network": network.architecture,
+        "options": network.options,
+        "target_layer": network.target_layer,
+        "categories": list(network.categories),
+        **json.loads(json.dumps(asdict(network.preprocessing))),
+    }
+
+
+def digest_of(network: Network, values: Mapping[str, Any]) -> str:
+    """The SHA-256 of a network: its `identity` as sorted JSON, and its parameters' `digest`."""
+    known = json.dumps(identity(network), sort_keys=True)
+    return hashlib.sha256(f"{known}\n{digest(values)}".encode()).hexdigest()
+
+
+def preprocessing_of(manifest: Mapping[str, Any]) -> Preprocessing:
+    """What a manifest says of preprocessing; UserError where a value is out of range."""
+    values = {field.name: manifest[field.name] for field in fields(Preprocessing)}
+    return Preprocessing(
+        **values | {key: tuple(map(float, values[key])) for key in ("mean", "std")}
+    )
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -84,20 +116,19 @@ def describe(
     trained = jax.tree.leaves(nnx.state(network, nnx.Param))
     return {
         "format": FORMAT,
-        "network": network.name,
+        "name": network.name,
+        **identity(network),
         "source": source,
-        "digest": digest(parameters(network)),
+        "digest": digest_of(network, parameters(network)),
         "parameters": sum(leaf.size for leaf in trained),
-        "target_layer": network.target_layer,
-        "categories": list(network.categories),
-        "mean": list(network.mean),
-        "std": list(network.std),
         "versions": {package: _version(package) for package in PACKAGES} | dict(versions or {}),
     }
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest in a checkpoint's folder, with all its `FIELDS`.
+
+    One of format 1 gets those that it lacks: what was the same for all networks then.
 
     Raises:
         CheckpointError: there is none, it is broken, or a newer gcpatch wrote it.
@@ -119,6 +150,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder} has format {found}, this gcpatch reads up to {FORMAT}: install a newer one"
         )
+    if found == 1:
+        manifest = FIRST | {"name": manifest.get("network")} | manifest
     for field, kind in FIELDS.items():
         if not isinstance(manifest.get(field), kind):
             raise CheckpointError(f"{path} is broken: it has no {field!r} ({kind.__name__})")

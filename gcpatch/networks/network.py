@@ -1,6 +1,9 @@
 """What every network is: named stages in a row, which can be cut at any layer."""
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +14,51 @@ from gcpatch.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MOST_PIXELS = 10_000  # of a side
+
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 ArrayLike = Array | np.ndarray
 Stage = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an image goes through before a network's first layer; torchvision's V1 by default.
+
+    Attributes:
+        mean, std: of each channel (RGB), in pixels of [0, 1].
+        size: the sides of the square image that the network takes, in pixels.
+        resize: of its shorter side, before the centre of `size` is cut out, in pixels.
+        interpolation: one of `INTERPOLATIONS`, of that resizing.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    size: int = 224
+    resize: int = 256
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise UserError(f"{name} is {values}; it must be three finite numbers, R, G and B")
+        if min(self.std) <= 0:
+            raise UserError(f"std is {self.std}; it must be over 0 in each channel")
+        if not 1 <= self.size <= self.resize <= MOST_PIXELS:
+            raise UserError(
+                f"size is {self.size} and resize {self.resize}; size must be at least 1, and "
+                f"resize from the size to {MOST_PIXELS}"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            choices = ", ".join(INTERPOLATIONS)
+            raise UserError(
+                f"there is no interpolation {self.interpolation!r}; choose one of {choices}"
+            )
 
 
 class Network(nnx.Module):
@@ -23,17 +68,39 @@ class Network(nnx.Module):
     everything outside the network lives in pixels. Subclasses give `stages()`.
 
     Attributes:
-        name: the network's name in the zoo.
+        name: what it is called: its architecture's name or an alias.
+        architecture: its name in the zoo.
         target_layer: the layer that Grad-CAM explains (paper, table 1).
         categories: the classes' names; a class's ID is its place in this tuple.
-        mean, std: the normalisation of each channel.
+        preprocessing: what it takes images as; `mean` and `std` are the first stage.
     """
 
-    def __init__(self, name: str, target_layer: str, categories: tuple[str, ...]):
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        target_layer: str,
+        categories: tuple[str, ...],
+        preprocessing: Preprocessing = Preprocessing(),
+    ):
+        self.name = self.architecture = name
         self.target_layer = target_layer
         self.categories = categories
-        self.mean, self.std = IMAGENET_MEAN, IMAGENET_STD
+        self.preprocessing = preprocessing
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """The mean of each channel."""
+        return self.preprocessing.mean
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """The standard deviation of each channel."""
+        return self.preprocessing.std
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `create` must know beside the architecture's name, as JSON has it."""
+        return {}
 
     def stages(self) -> Mapping[str, Stage]:
         """The layers by torchvision's names, in the order in which they run."""

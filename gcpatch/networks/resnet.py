@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from gcpatch.networks import layers
-from gcpatch.networks.network import Network, Stage
+from gcpatch.networks.network import Network, Preprocessing, Stage
 
 EXPANSION = 4
 
@@ -67,9 +67,10 @@ class ResNet(Network):
         groups: int = 1,
         width_per_group: int = 64,
         planes: int = 64,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
         rngs: nnx.Rngs,
     ):
-        super().__init__(name, "layer4", categories)
+        super().__init__(name, "layer4", categories, preprocessing)
         self.conv1 = layers.conv2d(3, planes, 7, stride=2, padding=3, bias=False, rngs=rngs)
         self.bn1 = layers.batch_norm(planes, rngs=rngs)
         self.relu = layers.ReLU()

@@ -1,13 +1,15 @@
 """VGG (Simonyan and Zisserman, 2015), with and without batch normalisation."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flax import nnx
 
 from gcpatch.networks import layers
-from gcpatch.networks.network import Network, Stage
+from gcpatch.networks.network import Network, Preprocessing, Stage
 
 POOL = "M"
+HIDDEN = (4096, 4096)
 
 
 class VGG(Network):
@@ -16,7 +18,7 @@ class VGG(Network):
     Args:
         plan: the width of each 3x3 convolution in turn, `POOL` for a 2x2 max pooling.
         normalized: whether batch normalisation follows each convolution.
-        hidden: the width of the classifier's two hidden layers.
+        hidden: the widths of the classifier's two hidden layers.
     """
 
     def __init__(
@@ -26,7 +28,8 @@ class VGG(Network):
         *,
         plan: Sequence[int | str],
         normalized: bool,
-        hidden: int = 4096,
+        hidden: tuple[int, int] = HIDDEN,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
         rngs: nnx.Rngs,
     ):
         features: list[nnx.Module] = []
@@ -41,20 +44,25 @@ class VGG(Network):
             features.append(layers.ReLU())
             channels = item
         # Grad-CAM looks at the last ReLU; the last feature layer pools it.
-        super().__init__(name, f"features.{len(features) - 2}", categories)
+        super().__init__(name, f"features.{len(features) - 2}", categories, preprocessing)
+        self.hidden = hidden
         self.features = layers.stack(features)
         self.avgpool = layers.AdaptiveAveragePool(7)
         self.classifier = layers.stack(
             [
-                layers.linear_of_map(7, channels, hidden, rngs=rngs),
+                layers.linear_of_map(7, channels, hidden[0], rngs=rngs),
                 layers.ReLU(),
                 layers.Dropout(),
-                nnx.Linear(hidden, hidden, rngs=rngs),
+                nnx.Linear(*hidden, rngs=rngs),
                 layers.ReLU(),
                 layers.Dropout(),
-                nnx.Linear(hidden, len(categories), rngs=rngs),
+                nnx.Linear(hidden[1], len(categories), rngs=rngs),
             ]
         )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"hidden": list(self.hidden)}
 
     def stages(self) -> Mapping[str, Stage]:
         return {

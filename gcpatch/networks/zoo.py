@@ -1,8 +1,9 @@
 """The networks by name: torchvision's VGGs and bottleneck ResNets, and small ones for scenes."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ from flax import nnx
 
 from gcpatch.data import scenes
 from gcpatch.errors import UserError
-from gcpatch.networks.network import Network
+from gcpatch.networks import graph
+from gcpatch.networks.network import Network, Preprocessing
 from gcpatch.networks.parameters import fill, parameters
 from gcpatch.networks.resnet import ResNet
 from gcpatch.networks.vgg import POOL, VGG
@@ -56,31 +58,48 @@ CONSTRUCTORS: dict[str, Callable[..., Network]] = {
     "resnext101_64x4d": partial(ResNet, blocks=(3, 4, 23, 3), groups=64, width_per_group=4),
     "wide_resnet50_2": partial(ResNet, blocks=(3, 4, 6, 3), width_per_group=128),
     "wide_resnet101_2": partial(ResNet, blocks=(3, 4, 23, 3), width_per_group=128),
-    "mini_vgg": partial(VGG, plan=MINI_PLAN, normalized=False, hidden=64),
-    "mini_vgg_bn": partial(VGG, plan=MINI_PLAN, normalized=True, hidden=64),
+    "mini_vgg": partial(VGG, plan=MINI_PLAN, normalized=False, hidden=(64, 64)),
+    "mini_vgg_bn": partial(VGG, plan=MINI_PLAN, normalized=True, hidden=(64, 64)),
     "mini_wide_resnet": partial(ResNet, blocks=(1, 1, 1, 1), planes=8, width_per_group=128),
     "mini_resnext": partial(ResNet, blocks=(1, 1, 1, 1), planes=8, groups=4, width_per_group=32),
 }
 NAMES = tuple(CONSTRUCTORS)
 
 
-def create(name: str, categories: tuple[str, ...] | None = None) -> Network:
+def create(
+    name: str,
+    categories: tuple[str, ...] | None = None,
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
+    options: Mapping[str, Any] | None = None,
+) -> Network:
     """A network without weights: its parameters are shapes, for `fill` to replace.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or that of an imported graph, which `options` hold.
         categories: the classes' names; the scenes' for a mini, else 1,000 numbered classes.
+        preprocessing: what it takes images as.
+        options: what differs from the network of this name, as `Network.options` has it.
 
     Raises:
-        UserError: there is no network of this name.
+        UserError: there is no network of this name, or it has no such options.
     """
+    if name == graph.ARCHITECTURE and options and categories:
+        return graph.create(options["graph"], name, categories, preprocessing)
     if name not in CONSTRUCTORS:
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(NAMES)}")
     if categories is None:
         numbered = tuple(f"class {i}" for i in range(IMAGENET_CLASSES))
         categories = scenes.CATEGORIES if name in MINIS else numbered
-    constructor = partial(CONSTRUCTORS[name], name, tuple(categories))
-    return nnx.eval_shape(lambda: constructor(rngs=_OneKey()))
+    known = partial(CONSTRUCTORS[name], name, tuple(categories), preprocessing=preprocessing)
+    return nnx.eval_shape(lambda: known(**_checked(options or {}), rngs=_OneKey()))
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a constructor takes them, from what a manifest may hold."""
+    for key, value in options.items():
+        if key != "hidden" or len(value) != 2 or not all(isinstance(one, int) for one in value):
+            raise UserError(f"a network has no option {key!r} of {value!r}")
+    return {key: tuple(value) for key, value in options.items()}
 
 
 class _OneKey(nnx.Rngs):

@@ -219,7 +219,7 @@ def test_the_first_step_may_see_the_clean_image(clean_first, seen):
 
 @pytest.fixture(scope="module")
 def tiny_twin(tiny):
-    model = _small_vgg(3, plan=(4, "M", 6, "M"), normalized=False, hidden=8).double()
+    model = _small_vgg(3, plan=(4, "M", 6, "M"), normalized=False, hidden=(8, 8)).double()
     model.load_state_dict(to_torch(tiny))
     return reference.take_apart(model)
 

@@ -41,14 +41,14 @@ def pictures(count=2, side=SIDE):
 def tiny_twins(monkeypatch):
     """torch's twins of the tiny networks as well."""
 
-    def find(name, classes=None):
+    def find(name, classes=None, **options):
         if name == "tiny":
             return twins._small_vgg(classes, **VGG_OPTIONS).eval()
         if name == "tiny_resnet":
             return twins._small_resnet(classes, **RESNET_OPTIONS).eval()
-        return twin(name, classes)
+        return twin(name, classes, **options)
 
-    monkeypatch.setattr(comparison, "twin", find)
+    monkeypatch.setattr(twins, "twin", find)
 
 
 # ---- it passes -----------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_guided_backprop_by_hand_is_not_the_gradient_cut_at_the_end():
 @pytest.fixture(scope="module")
 def deep():
     """A VGG without pooling, whose kinks would be in the way."""
-    settings = {"plan": (4, 4), "normalized": False, "hidden": 6, "rngs": nnx.Rngs(0)}
+    settings = {"plan": (4, 4), "normalized": False, "hidden": (6, 6), "rngs": nnx.Rngs(0)}
     return scatter(VGG("deep", ("a", "b"), **settings))
 
 

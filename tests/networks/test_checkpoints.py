@@ -18,7 +18,17 @@ from flax import nnx
 
 from gcpatch.data import scenes
 from gcpatch.errors import UserError
-from gcpatch.networks import MINIS, NAMES, checkpoints, create, fill, manifests, parameters, random
+from gcpatch.networks import (
+    MINIS,
+    NAMES,
+    Preprocessing,
+    checkpoints,
+    create,
+    fill,
+    manifests,
+    parameters,
+    random,
+)
 from gcpatch.networks.checkpoints import CheckpointError
 
 NAME = "mini_resnext"
@@ -94,8 +104,9 @@ def test_round_trip_is_exact(name, tmp_path):
 
 def test_round_trip_keeps_what_is_not_a_parameter(tmp_path):
     network = random("mini_vgg", 1)
-    network = fill(create("mini_vgg", tuple("abcdefghij")), parameters(network))
-    network.mean, network.std = (0.1, 1 / 3, 0.7), (1.0, 0.5, 0.25)
+    preprocessing = Preprocessing((0.1, 1 / 3, 0.7), (1.0, 0.5, 0.25), 192, 219, "bicubic")
+    network = fill(create("mini_vgg", tuple("abcdefghij"), preprocessing), parameters(network))
+    network.name = "alias"
     network.target_layer = "features.6"
     checkpoints.save(network, tmp_path / "it", "here")
     back = checkpoints.read(tmp_path / "it")
@@ -114,7 +125,7 @@ def test_manifest(network, tmp_path):
     manifest = json.loads((tmp_path / "it" / "manifest.json").read_text())
     assert manifest == written
     assert {key: manifest[key] for key in ("format", "network", "source", "target_layer")} == {
-        "format": 1,
+        "format": 2,
         "network": NAME,
         "source": "scenes",
         "target_layer": "layer4",
@@ -122,6 +133,11 @@ def test_manifest(network, tmp_path):
     assert tuple(manifest["categories"]) == scenes.CATEGORIES
     assert manifest["mean"] == [0.485, 0.456, 0.406]
     assert manifest["std"] == [0.229, 0.224, 0.225]
+    assert (manifest["size"], manifest["resize"], manifest["interpolation"]) == (
+        224,
+        256,
+        "bilinear",
+    )
     assert manifest["versions"]["jax"] == jax.__version__
     assert manifest["versions"]["torch"] == "9.9"
     assert {"gcpatch", "flax", "orbax-checkpoint"} < manifest["versions"].keys()
@@ -133,11 +149,57 @@ def test_manifest(network, tmp_path):
 
 
 def test_digest_is_what_it_says(network):
+    known = {
+        "network": NAME,
+        "options": {},
+        "target_layer": "layer4",
+        "categories": list(scenes.CATEGORIES),
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "size": 224,
+        "resize": 256,
+        "interpolation": "bilinear",
+    }
+    text = f"{json.dumps(known, sort_keys=True)}\n{digest_of_arrays(network)}".encode()
+    assert checkpoints.digest(network) == hashlib.sha256(text).hexdigest()
+
+
+def digest_of_arrays(network):
+    """What the digest was in format 1."""
     text = b"".join(
         f"{key} float32 {value.shape}\n".encode() + value.tobytes()
         for key, value in sorted(arrays(network).items())
     )
-    assert checkpoints.digest(network) == hashlib.sha256(text).hexdigest()
+    return hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"target_layer": "layer3"},
+        {"categories": tuple("abcdefghij")},
+        *(
+            {"preprocessing": Preprocessing(**one)}
+            for one in (
+                {"mean": (0.5, 0.5, 0.5)},
+                {"std": (0.5, 0.5, 0.5)},
+                {"size": 192},
+                {"resize": 232},
+                {"interpolation": "bicubic"},
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_digest_covers_what_makes_a_network(network, change):
+    other = fill(create(NAME), parameters(network))
+    assert checkpoints.digest(other) == checkpoints.digest(network)
+    for key, value in change.items():
+        setattr(other, key, value)
+    assert checkpoints.digest(other) != checkpoints.digest(network)
+    other = fill(create(NAME), parameters(network))
+    other.name = "alias"
+    assert checkpoints.digest(other) == checkpoints.digest(network)
 
 
 @pytest.mark.parametrize(
@@ -202,8 +264,40 @@ def test_incomplete_manifest(folder, field, value):
 
 
 def test_newer_format(folder):
-    edit(folder, format=2, digest=...)
-    refused("has format 2, this gcpatch reads up to 1: install a newer one", folder)
+    edit(folder, format=3, digest=...)
+    refused("has format 3, this gcpatch reads up to 2: install a newer one", folder)
+
+
+def test_the_first_format_is_still_read(folder, network):
+    new = dict.fromkeys(("name", "options", "size", "resize", "interpolation"), ...)
+    edit(folder, format=1, digest=digest_of_arrays(network), **new)
+    assert_same(checkpoints.read(folder), network)
+    edit(folder, mean=[0.5, 0.5, 0.5], std=[0.5, 0.5, 0.5])
+    assert checkpoints.read(folder).preprocessing == Preprocessing((0.5,) * 3, (0.5,) * 3)
+    edit(folder, digest="0")
+    refused("is damaged", folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": [0.5, 0.5]}, "does not fit"),
+        ({"std": [0.5, 0.0, 0.5]}, "std is .* over 0"),
+        ({"size": 300}, "size is 300 and resize 256"),
+        ({"size": 0}, "size is 0"),
+        ({"interpolation": "nearest"}, "no interpolation 'nearest'"),
+        ({"mean": ["x", 1, 2]}, "does not fit"),
+        ({"options": {"hidden": [3]}}, "no option 'hidden'"),
+        ({"options": {"more": 3}}, "does not fit"),
+        ({"size": 192}, "settings are not those of its digest"),
+        ({"categories": list("abcdefghij")}, "settings are not those of its digest"),
+        ({"target_layer": "layer3"}, "settings are not those of its digest"),
+    ],
+    ids=str,
+)
+def test_altered_settings(folder, change, message):
+    edit(folder, **change)
+    refused(message, folder)
 
 
 def test_another_network(folder):
@@ -243,12 +337,12 @@ def test_one_altered_value(folder, network):
     values = arrays(network)
     values["fc.bias"] = np.nextafter(values["fc.bias"], np.float32(9))
     rewrite(folder, values)
-    refused("is damaged: its parameters are not those of its digest", folder)
+    refused("is damaged: its parameters or settings are not those of its digest", folder)
 
 
 def test_other_type(folder, network):
     rewrite(folder, {key: value.astype(np.float64) for key, value in arrays(network).items()})
-    refused("is damaged: its parameters are not those of its digest", folder)
+    refused("is damaged: its parameters or settings are not those of its digest", folder)
 
 
 def test_no_parameters(folder):
