@@ -20,7 +20,7 @@ from gcpatch.attacks.step import Losses, Problem
 from gcpatch.explainers import cam
 from gcpatch.losses import Evidence
 from gcpatch.networks import Network, fill, parameters
-from gcpatch.runs.campaign import PRECISIONS
+from gcpatch.runs.options import PRECISIONS
 
 OBJECTIVES = {name: objectives.OBJECTIVES[name].loss for name in reference.OBJECTIVES}
 LOSSES_ON = 4  # images whose losses and gradients are compared
@@ -101,7 +101,7 @@ class Comparison:
     Args:
         network: the network here.
         state_dict: PyTorch's weights.
-        precision: float64, or one of `campaigns.PRECISIONS`; PyTorch has float32 for all of these.
+        precision: float64, or one of `PRECISIONS`; PyTorch has float32 for all of these.
     """
 
     def __init__(self, network: Network, state_dict: Mapping[str, Any], precision: str):
@@ -182,15 +182,15 @@ class Comparison:
     def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
         """Compares the noise (N) after an attack, evaluated incrementally as attacks are."""
         problem, settings = _problem(self.network, image, target, attack)
-        reach, places = engine.reach_of(
-            self.network, image.shape, image.dtype, settings.corner, settings.size
-        )
-        problem = engine.remember(self.network, problem, reach, places)
+        reach = engine.reach_of(self.network, image, corner=settings.corner, size=settings.size)
+        problem = engine.remember(self.network, problem, reach)
         state = step.init_state(self.network, problem, (settings.size, settings.size), attack)
         noise = tensor(state.noise)
         theirs = reference.attack(self.classifier, tensor(image), noise, target, settings)
         states, problems = jax.tree.map(lambda leaf: leaf[None], (state, problem))
-        states, _ = engine.advance(self.network, states, problems, attack, attack.steps, reach)
+        states, _ = engine.advance(
+            self.network, states, problems, attack, attack.steps, reach.program
+        )
         quantity = f"patch after {attack.steps} {attack.optimizer} steps"
         self.add(quantity, states.noise[0], _array(theirs.noise), self.tolerances.patches)
 
@@ -206,8 +206,9 @@ def _problem(
         network,
         image,
         target,
-        place,
-        jax.random.key(0),
+        attack,
+        placement=place,
+        key=jax.random.key(0),
         label=int(target == 0),
         clean_heat=unseen,
         clean_heat_of_target=unseen,

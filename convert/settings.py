@@ -10,6 +10,7 @@ import jax
 
 from convert import ConvertError
 from gcpatch.errors import UserError
+from gcpatch.explainers.cam import map_shape
 from gcpatch.networks import NAMES, Network, Preprocessing
 
 RESERVED = ("all", "random", "programs")  # words that `--model` or `verify` take, and a folder
@@ -90,18 +91,11 @@ class Settings:
             )
         network.name = self.name or network.name
         side = network.preprocessing.size
-        image = jax.ShapeDtypeStruct((side, side, 3), "float32")
-        trunk, _ = network.split()
         try:
-            jax.eval_shape(network, image)
-            cells = jax.eval_shape(trunk, image).shape
+            jax.eval_shape(network, jax.ShapeDtypeStruct((side, side, 3), "float32"))
         except (TypeError, ValueError, ZeroDivisionError):
             raise ConvertError(f"{network.name} takes no images of {side} pixels") from None
-        if len(cells) != 3 or 0 in cells:
-            raise ConvertError(
-                f"the layer {network.target_layer} gives no map that Grad-CAM could explain, but "
-                f"values of shape {list(cells)}; choose a layer before the classifier"
-            )
+        map_shape(network, (side, side, 3))  # raises where there is none
 
 
 def check_alias(name: str | None) -> None:

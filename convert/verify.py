@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,11 +140,17 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
     """
     records = [r for r in read_records(folder) if not r.get("error") and not r.get("skipped")]
     settings, region = _settings(folder)
+    attack = {"layer": None, "explainer": "grad-cam"} | settings.get("attack", {})
+    if (explainer := attack["explainer"]) != "grad-cam":
+        raise UserError(
+            f"the maps of {folder} are {explainer}'s; PyTorch's side of verify has grad-cam alone"
+        )
     rows, differing = [], []
     for name in dict.fromkeys(record["model"] for record in records):
         mine = [record for record in records if record["model"] == name]
         network = _network_of(name, settings, weights)
         model = classifier(network, to_torch(network))
+        model = replace(model, layer=network.resolve(attack["layer"]))
         wrong, errors = [], []
         for record in tqdm(mine, desc=name, unit=" images", dynamic_ncols=True, disable=None):
             label, energy = _look(model, folder, record, region)
@@ -166,7 +173,7 @@ def _settings(folder: Path) -> tuple[dict[str, Any], Region]:
     try:
         settings = json.loads((folder / "run.json").read_text())["settings"]
         return settings, regions.region(settings["patch"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{folder / 'run.json'} does not hold a run's settings") from None
 
 

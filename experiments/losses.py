@@ -136,7 +136,9 @@ class Bench:
         targets = (top + others) % len(network.categories)
         self.network, self.place = network, region.place(*images.shape[1:3])
         self.problems = [
-            make_problem(network, image, target, self.place, jax.random.key(SEED))
+            make_problem(
+                network, image, target, Attack(), placement=self.place, key=jax.random.key(SEED)
+            )
             for image, target in zip(images, targets.tolist(), strict=True)
         ]
 

@@ -15,6 +15,7 @@ FORBIDDEN = {"torch", "torchvision", "convert", "experiments"}
 ORDER = (
     "errors",
     "files",
+    "settings",
     "data",
     "networks",
     "interpreters",

@@ -26,7 +26,7 @@ from experiments.bench.chart import draw
 from experiments.bench.work import trunk_work
 from gcpatch.evaluation import bench
 from gcpatch.networks import PAPER, random
-from gcpatch.runs.campaign import PRECISIONS
+from gcpatch.runs.options import PRECISIONS
 
 VARIANTS = (*convert_bench.VARIANTS, *bench.VARIANTS)
 HEAD = (

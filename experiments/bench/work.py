@@ -43,6 +43,6 @@ def trunk_work(network: Network, size: int) -> tuple[int, int]:
     image = jax.ShapeDtypeStruct((SIDE, SIDE, 3), "float32")
     tile = jax.ShapeDtypeStruct((size, size, 3), "float32")
     corner = Patch(size).corner(SIDE, SIDE)
-    reach, places = engine.reach_of(network, image.shape, image.dtype, corner, size)
+    reach, places = engine.reach_of(network, image, corner=corner, size=size)
     memory = jax.eval_shape(reach.precompute, network, image, places)
     return multiply_adds(trunk, network, image), multiply_adds(reach.run, network, memory, tile)

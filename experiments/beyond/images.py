@@ -48,7 +48,8 @@ def read(run: Path, maps: Path) -> Images:
     lines = (run / "results.jsonl").read_text().splitlines()
     records = sorted(map(json.loads, lines), key=lambda record: record["id"])
     records = [record for record in records if record["error"] is None]
-    patch = Patch(**json.loads((run / "run.json").read_text())["settings"]["patch"])
+    settings = json.loads((run / "run.json").read_text())["settings"]["patch"]
+    patch = Patch(**{name: settings[name] for name in ("size", "ratio", "position")})
     corner = np.asarray(patch.corner(SIDE, SIDE))
 
     def column(key: str) -> Float[np.ndarray, " n"]:

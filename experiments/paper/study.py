@@ -23,6 +23,7 @@ from gcpatch.report import figures
 from gcpatch.report.records import read_records
 from gcpatch.runs import campaign
 from gcpatch.runs.journal import Journal
+from gcpatch.runs.options import Options
 from gcpatch.runs.progress import ConsoleProgress
 
 IMAGE_SIZE = Preprocessing().size
@@ -145,7 +146,7 @@ class Study:
                     self.items,
                     patch,
                     attack,
-                    seed=SEED,
+                    options=Options(seed=SEED),
                     batch=min(batch, len(self.items)),
                     watch=watch,
                 )

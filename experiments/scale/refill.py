@@ -28,7 +28,7 @@ from gcpatch.explainers import cam
 HEAD = ("slots", "images", "fooled", "image-steps needed", "spent", "spent per image", "images/s")
 
 
-def draw(network, count: int, patch: Patch) -> list[Problem]:
+def draw(network, count: int, patch: Patch, attack: Attack) -> list[Problem]:
     """Scenes with easy and hard targets in turn."""
     problems = []
     place = patch.place(SIDE, SIDE)
@@ -36,7 +36,9 @@ def draw(network, count: int, patch: Patch) -> list[Problem]:
         image = scenes.draw_batch(SEED, 1, size=SIDE, start=index).image[0]
         logits = np.asarray(cam.classify_and_explain(network, image)[0])
         wanted = labels.choose(rule, logits, network.categories, (SEED, index))
-        problems.append(make_problem(network, image, wanted, place, jax.random.key(index)))
+        problems.append(
+            make_problem(network, image, wanted, attack, placement=place, key=jax.random.key(index))
+        )
     return problems
 
 
@@ -80,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     network, patch = gcpatch.load(options.network), Patch()
     attack = Attack(objective="hide", steps=options.steps)
-    problems = draw(network, options.scenes, patch)
+    problems = draw(network, options.scenes, patch, attack)
     waiting = [problems[i : i + options.batch] for i in range(0, len(problems), options.batch)]
     cases = {"refilled": [problems], "wait for the slowest": waiting}
     row("", waiting[:1], network, patch, attack, options.batch)  # compiles

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
+from gcpatch.attacks.blending import paste
 from gcpatch.attacks.settings import Attack
-from gcpatch.attacks.step import Losses, Problem, State, step
+from gcpatch.attacks.step import Forward, Losses, Problem, State, step
 from gcpatch.interpreters.hoisting import Hoisted, hoist
-from gcpatch.interpreters.incremental import Incremental, incremental
+from gcpatch.interpreters.incremental import Incremental, Placed, incremental
 from gcpatch.interpreters.jaxpr import trace
 from gcpatch.networks import Network
+from gcpatch.networks.network import ArrayLike
 
 BATCH = PartitionSpec("batch")  # the one axis of a mesh of devices
 
@@ -83,7 +85,8 @@ def _steps(
     """`count` steps for a batch; one, without an axis of steps, if None."""
 
     def one(state: State, problem: Problem) -> tuple[State, Losses]:
-        new, losses = step(network, state, problem, attack, reach)
+        forward = forward_of(network, problem, attack.layer, reach)
+        new, losses = step(network, state, problem, attack, forward)
         return jax.tree.map(partial(jnp.where, state.done), state, new), losses
 
     def all_of(states: State, _) -> tuple[State, Losses]:
@@ -123,31 +126,62 @@ def _on(mesh: Mesh | None, program: Callable, out_specs: Any, weights: int = 1) 
     )
 
 
-def _trunk(network: Network, images: Float[Array, "1 h w 3"]) -> Float[Array, "1 h2 w2 c"]:
-    return network.split()[0](images)
+def forward_of(
+    network: Network, problem: Problem, layer: str | None, reach: Incremental | None
+) -> Forward:
+    """What a tile gives at a layer: the trunk of the whole image, or only what it can reach."""
+    if reach is not None and problem.memory is not None:
+        return partial(reach.run, network, problem.memory)
+    trunk, _ = network.split(layer)
+    return lambda tile: trunk(paste(problem.image, tile, problem.corner))
+
+
+def _trunk(
+    network: Network, images: Float[Array, "1 h w 3"], *, layer: str | None
+) -> Float[Array, "1 h2 w2 c"]:
+    return network.split(layer)[0](images)
 
 
 @lru_cache
-def _traced(structure, leaves, shape: tuple[int, ...], dtype):
-    """One jaxpr for each network, so that jitted functions meet it again."""
-    return trace(_trunk, jax.tree.unflatten(structure, leaves), shape=shape, dtype=dtype)
+def _traced(structure, leaves, shape: tuple[int, ...], dtype, layer: str | None):
+    """One jaxpr for each network and layer, so that jitted functions meet it again."""
+    network = jax.tree.unflatten(structure, leaves)
+    return trace(partial(_trunk, layer=layer), network, shape=shape, dtype=dtype)
 
 
 @lru_cache(maxsize=1024)
-def _reach(structure, leaves, shape, dtype, corner: tuple[int, int], size: int):
-    return incremental(_traced(structure, leaves, shape, dtype), corner, size)
+def _reach(traced, corner: tuple[int, int], size: int) -> Placed:
+    return incremental(_traced(*traced), corner, size)
 
 
 def reach_of(
-    network: Network, shape: tuple[int, ...], dtype: Any, corner: tuple[int, int], size: int
-) -> tuple[Incremental, Int[np.ndarray, "n 2"]]:
-    """What a patch in this place can reach of the target layer; see `incremental`."""
+    network: Network,
+    image: Float[ArrayLike, "h w 3"] | jax.ShapeDtypeStruct,
+    *,
+    corner: tuple[int, int],
+    size: int,
+    layer: str | None = None,
+) -> Placed:
+    """What a square patch in this place of such an image can reach of a layer.
+
+    Args:
+        network: the network.
+        image: of which shape and type count.
+        corner: row and column of the patch's top left pixel.
+        size: its side in pixels.
+        layer: the network's target layer if None.
+    """
     leaves, structure = jax.tree.flatten(network)
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    return _reach(structure, shapes, tuple(shape), jnp.dtype(dtype), corner, size)
+    return _reach((structure, shapes, image.shape, jnp.dtype(image.dtype), layer), corner, size)
 
 
-@partial(jax.jit, static_argnames="reach")
-def remember(network: Network, problem: Problem, reach: Incremental, places) -> Problem:
+def remember(network: Network, problem: Problem, reach: Placed) -> Problem:
     """The problem with what the incremental evaluation needs of its clean image."""
-    return problem._replace(memory=reach.precompute(network, problem.image, places))
+    memory = _precompute(network, problem.image, reach.program, reach.places)
+    return problem._replace(memory=memory)
+
+
+@partial(jax.jit, static_argnames="program")
+def _precompute(network: Network, image, program: Incremental, places):
+    return program.precompute(network, image, places)

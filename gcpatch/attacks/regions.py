@@ -1,7 +1,7 @@
 """Perturbations that are no square patch: a frame, any mask, or the whole image within a bound."""
 
 import hashlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 import cv2
@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from gcpatch.data import images
 from gcpatch.errors import UserError
+from gcpatch.settings import SHARE, Range, at_least, check, documented, setting
 
 CORNERS = ("top-right", "top-left", "bottom-left", "bottom-right")
 
@@ -34,33 +35,50 @@ class Placement(NamedTuple):
     bound: float | None = None
 
 
+def _position(text: str) -> str | tuple[int, int]:
+    """A position as the command line has it: a corner's name, or ROW,COLUMN."""
+    row, comma, column = text.partition(",")
+    if not comma:
+        return text
+    try:
+        return int(row), int(column)
+    except ValueError:
+        raise PatchError(f"the position {text!r} is not ROW,COLUMN in whole numbers") from None
+
+
+def _ratio() -> Any:
+    return setting(
+        1.0,
+        "the share of the noise in the blend, P in eq. 4",
+        value="P",
+        parse=float,
+        range=SHARE,
+    )
+
+
+@documented
 @dataclass(frozen=True)
 class Patch:
     """A square patch.
-
-    Attributes:
-        size: its side in pixels.
-        ratio: the share of the patch in the blend, P in eq. 4, in (0, 1].
-        position: a corner of the image (`CORNERS`), or (row, column) of the patch's top left pixel.
 
     Raises:
         PatchError: a value is out of range.
     """
 
-    size: int = 64
-    ratio: float = 1.0
-    position: str | tuple[int, int] = "top-right"
+    size: int = setting(
+        64, "the patch's side in pixels", value="PIXELS", parse=int, range=at_least(1)
+    )
+    ratio: float = _ratio()
+    position: str | tuple[int, int] = setting(
+        "top-right",
+        "a corner of the image, or (row, column) of the patch's top left pixel",
+        value="CORNER|ROW,COL",
+        parse=_position,
+        registry="position",
+    )
 
     def __post_init__(self):
-        if self.size < 1:
-            raise PatchError(f"the patch's size is {self.size}; it must be at least 1 pixel")
-        if not 0 < self.ratio <= 1:
-            raise PatchError(f"the ratio is {self.ratio}; it must be over 0 and at most 1")
-        if isinstance(self.position, str) and self.position not in CORNERS:
-            raise PatchError(
-                f"there is no position {self.position!r}; "
-                f"choose one of {', '.join(CORNERS)}, or ROW,COLUMN"
-            )
+        check(self, PatchError)
 
     def corner(self, height: int, width: int) -> tuple[int, int]:
         """(row, column) of the patch's top left pixel in an image of this height and width.
@@ -86,22 +104,31 @@ class Patch:
         return Placement(self.corner(height, width), (self.size, self.size), self.ratio)
 
 
+@documented
 @dataclass(frozen=True)
 class Frame:
     """A frame along the image's border.
 
-    Attributes:
-        width: in pixels.
-        ratio: the share of the noise in the blend, P in eq. 4, in (0, 1].
+    Raises:
+        PatchError: a value is out of range.
     """
 
-    width: int = 16
-    ratio: float = 1.0
+    width: int = setting(
+        16,
+        "the width in pixels of a frame along the image's border",
+        value="PIXELS",
+        parse=int,
+        range=at_least(1),
+    )
+    ratio: float = _ratio()
+
+    def __post_init__(self):
+        check(self, PatchError)
 
     def place(self, height: int, width: int) -> Placement:
-        """The frame in an image of this size; PatchError where width or ratio are out of range."""
+        """The frame in an image of this size; PatchError where it leaves nothing of it."""
         most = (min(height, width) - 1) // 2
-        if not 1 <= self.width <= most:
+        if self.width > most:
             raise PatchError(
                 f"the frame is {self.width} pixels wide; "
                 f"in an image of {height}x{width} it must be 1 to {most}"
@@ -111,25 +138,32 @@ class Frame:
         return _whole(inside, self.ratio)
 
 
+@documented
 @dataclass(frozen=True)
 class Mask:
     """Any region, as a picture: noise where it is white.
 
-    Attributes:
-        file: a picture; its grey level times its opacity, 0 to 1, times `ratio` is P in eq. 4.
-            It is scaled to the image.
-        ratio: the share of the noise in the blend where the mask is white, in (0, 1].
+    The picture is scaled to the image; its grey level times its opacity, 0 to 1, times `ratio` is
+    P in eq. 4.
+
+    Raises:
+        PatchError: a value is out of range.
     """
 
-    file: str
-    ratio: float = 1.0
+    file: str = setting(
+        MISSING, "a picture of any region: noise where it is white", value="FILE.png"
+    )
+    ratio: float = _ratio()
+
+    def __post_init__(self):
+        check(self, PatchError)
 
     def place(self, height: int, width: int) -> Placement:
         """The mask over an image of this size.
 
         Raises:
             ImageError: the file cannot be read.
-            PatchError: the ratio is out of range, or the mask is black or clear.
+            PatchError: the mask is black or clear.
         """
         grey = images.read_mask(self.file)
         inside = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA) / 255.0
@@ -140,51 +174,75 @@ class Mask:
         return _whole(inside, self.ratio)
 
 
+@documented
 @dataclass(frozen=True)
 class Bounded:
     """The whole image, no pixel further from the clean one than a bound (L-infinity).
 
-    Attributes:
-        levels: the bound in 8-bit levels, 1 to 255; 8 is the usual 8/255.
+    Raises:
+        PatchError: a value is out of range.
     """
 
-    levels: int = 8
+    levels: int = setting(
+        8,
+        "the most that any pixel of the image may change, in 8-bit levels; 8 is the usual 8/255",
+        value="LEVELS",
+        parse=int,
+        range=Range("1 to 255", lambda value: 1 <= value <= 255),
+    )
+
+    def __post_init__(self):
+        check(self, PatchError)
 
     def place(self, height: int, width: int) -> Placement:
-        """The whole image; PatchError where the bound is out of range."""
-        if not 1 <= self.levels <= 255:
-            raise PatchError(f"the bound is {self.levels} levels; it must be 1 to 255")
+        """The whole image."""
         return _whole(np.ones((height, width)), 1.0)._replace(bound=self.levels / 255)
 
 
 Region = Patch | Frame | Mask | Bounded
 
 
+# Every region by its name in `run.json`, which is that of its option too.
+KINDS: dict[str, type[Region]] = {"patch": Patch, "frame": Frame, "mask": Mask, "linf": Bounded}
+
+
 def describe(region: Region) -> dict[str, Any]:
-    """A region's settings, as a run's `run.json` holds them; of a mask also its file's digest."""
-    if not isinstance(region, Mask):
-        return asdict(region)
-    return asdict(region) | {"sha256": hashlib.sha256(images.read_bytes(region.file)).hexdigest()}
+    """A region's kind and settings, as `run.json` holds them; of a mask also its file's digest."""
+    kind = next(name for name, kind in KINDS.items() if isinstance(region, kind))
+    described = {"kind": kind} | asdict(region)
+    if isinstance(region, Mask):
+        described["sha256"] = hashlib.sha256(images.read_bytes(region.file)).hexdigest()
+    return described
 
 
-def region(settings: dict[str, Any]) -> Region:
-    """The region that has these settings, also from JSON, where tuples are lists.
+def kind_of(described: dict[str, Any]) -> str:
+    """The kind in a description; where gcpatch 0.1 wrote none, the one that has these settings.
 
     Raises:
-        StopIteration: no region has them.
+        KeyError: no region has them.
+    """
+    if "kind" in described:
+        return described["kind"]
+    settings = {name: {each.name for each in fields(kind)} for name, kind in KINDS.items()}
+    return {frozenset(names): name for name, names in settings.items()}[
+        frozenset(described) - {"sha256"}
+    ]
+
+
+def region(described: dict[str, Any]) -> Region:
+    """The region of which `describe` gave this, also from JSON, where tuples are lists.
+
+    Raises:
+        KeyError, TypeError: it describes no region.
+        PatchError: a setting is out of range.
     """
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in settings.items()
-        if name != "sha256"
+        for name, value in described.items()
+        if name not in ("kind", "sha256")
     }
-    kinds = (Patch, Frame, Mask, Bounded)
-    return next(
-        kind(**given) for kind in kinds if given.keys() == {field.name for field in fields(kind)}
-    )
+    return KINDS[kind_of(described)](**given)
 
 
 def _whole(inside: Float[np.ndarray, "h w"], ratio: float) -> Placement:
-    if not 0 < ratio <= 1:
-        raise PatchError(f"the ratio is {ratio}; it must be over 0 and at most 1")
     return Placement((0, 0), inside.shape, (ratio * inside)[..., None].astype(np.float32))

@@ -8,8 +8,11 @@ from typing import Any
 import jax
 import optax
 
+from gcpatch.attacks.fields import Fields
 from gcpatch.attacks.objectives import ObjectiveError, as_objective
 from gcpatch.errors import UserError
+from gcpatch.explainers.cam import METHODS, Cam
+from gcpatch.settings import check, documented
 
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "sign": optax.sign_sgd,
@@ -20,9 +23,8 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
 
 LEARNING_RATES = {"sign": 0.05, "sgd": 50.0, "momentum": 5.0, "adam": 0.1}
 
+# What is data in a jitted function; the rest is static.
 NUMBERS = ("steps", "learning_rate", "ce_weight", "confidence", "patience")
-
-STARTS = ("mean", "image", "random", "clean")
 
 
 class AttackError(UserError):
@@ -30,71 +32,39 @@ class AttackError(UserError):
 
 
 @jax.tree_util.register_pytree_node_class
+@documented
 @dataclass(frozen=True, kw_only=True)
-class Attack:
+class Attack(Fields):
     """How a patch is optimised. In a jitted function its numbers are data, the rest is static.
 
-    Attributes:
-        objective: what to minimise and to reach: a name in `objectives.OBJECTIVES`, an
-            `Objective`, or a function of `Evidence`; kept as an `Objective`.
-        steps: the most steps to take for an image.
-        optimizer: a name in `OPTIMIZERS`, or any optax transformation, which brings its own rate;
-            it works in the network's normalised units, as [16].
-        learning_rate: a named optimiser's step; `LEARNING_RATES[optimizer]` if None.
-        ce_weight: the weight of the cross-entropy beside the objective (alpha in eq. 5).
-        ce_gate: whether the cross-entropy counts only while `confidence_gap` is over 0.
-        confidence: the probability of the target that is enough; 0 asks for the top class alone.
-        init: the patch before the first step: the `mean` colour, the `image` itself, `random`
-            pixels, or `clean`: the mean colour, but the first step sees the clean image, as [16].
-        project: whether the patch is kept to valid pixels; the image always is.
-        patience: stop once the goal is met for this many steps in a row.
+    `objective` is kept as an `Objective`, and `explainer` as a `Cam`.
 
     Raises:
         AttackError: a value is unknown or out of range.
     """
-
-    objective: Any = "hide"
-    steps: int = 1000
-    optimizer: str | optax.GradientTransformation = "adam"
-    learning_rate: float | None = None
-    ce_weight: float = 0.05
-    ce_gate: bool = True
-    confidence: float = 0.9
-    init: str = "mean"
-    project: bool = True
-    patience: int = 1
 
     def __post_init__(self):
         try:
             object.__setattr__(self, "objective", as_objective(self.objective))
         except ObjectiveError as error:
             raise AttackError(str(error)) from None
+        check(self, AttackError)
+        if isinstance(self.explainer, str):
+            object.__setattr__(self, "explainer", METHODS[self.explainer])
+        if not isinstance(self.explainer, Cam):
+            choices = ", ".join(METHODS)
+            raise AttackError(
+                f"the explainer is {self.explainer!r}; choose one of {choices}, or give a Cam"
+            )
         if not isinstance(self.optimizer, str | optax.GradientTransformation):
             raise AttackError(
                 f"the optimizer is {self.optimizer!r}; give a name or an optax transformation"
             )
-        for name, value, choices in (
-            ("optimizer", self.optimizer, OPTIMIZERS),
-            ("init", self.init, STARTS),
-        ):
-            if isinstance(value, str) and value not in choices:
-                raise AttackError(
-                    f"there is no {name} {value!r}; choose one of {', '.join(choices)}"
-                )
-        for name in ("steps", "patience"):
-            if getattr(self, name) < 1:
-                raise AttackError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.learning_rate is not None and not isinstance(self.optimizer, str):
             raise AttackError(
-                f"the learning rate is {self.learning_rate}, but an optimiser that is not named "
+                f"learning_rate is {self.learning_rate}, but an optimiser that is not named "
                 "brings its own; leave it out"
             )
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise AttackError(f"the learning rate is {self.learning_rate}; it must be over 0")
-        if not 0 <= self.confidence < 1:
-            raise AttackError(f"the confidence is {self.confidence}; it must be in [0, 1)")
-        if not self.ce_weight >= 0:
-            raise AttackError(f"ce_weight is {self.ce_weight}; it must be at least 0")
 
     def tree_flatten(self):
         """The numbers, and what is static."""
@@ -124,10 +94,17 @@ class Attack:
             return OPTIMIZERS[self.optimizer](self.rate)
         return self.optimizer
 
+    @property
+    def explainer_name(self) -> str:
+        """The explainer's name in `METHODS`, or else its rule's own."""
+        own = getattr(self.explainer.rule, "__name__", "a rule of one's own")
+        return next((name for name, cam in METHODS.items() if cam == self.explainer), own)
+
     def describe(self) -> dict[str, Any]:
         """The settings as JSON can say them: objective and optimiser by name."""
         named = isinstance(self.optimizer, str)
         return {field.name: getattr(self, field.name) for field in fields(self)} | {
             "objective": self.objective.name,
             "optimizer": self.optimizer if named else "an optax transformation of one's own",
+            "explainer": self.explainer_name,
         }

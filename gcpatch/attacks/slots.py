@@ -169,11 +169,14 @@ class Slots:
         self.taken[slot] = place, problem
         self.histories[slot] = [] if history is None else [history]
         if self.corner is not None:
-            image = problem.image
-            self.reach, places = reach_of(
-                self.network, image.shape, image.dtype, self.corner, self.shape[0]
+            reach = reach_of(
+                self.network,
+                problem.image,
+                corner=self.corner,
+                size=self.shape[0],
+                layer=self.attack.layer,
             )
-            problem = remember(self.network, problem, self.reach, places)
+            problem, self.reach = remember(self.network, problem, reach), reach.program
         if state is None:
             state = _begin(self.network, problem, self.shape, self.attack)
         if self.states is None:
@@ -279,7 +282,7 @@ def attack(
     place = patch.place(*images.shape[1:3])
     keys = jax.random.split(jax.random.key(seed), len(images))
     problems = (
-        make_problem(network, image, target, place, key)
+        make_problem(network, image, target, attack, placement=place, key=key)
         for image, target, key in zip(images, targets, keys, strict=True)
     )
     batch = min(batch, len(images))

@@ -1,5 +1,6 @@
 """The attack on one image (paper, algorithm 1): losses, gradient, step, projection."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,11 +12,14 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from gcpatch.attacks.blending import blend, coverage, cut, paste
 from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.settings import Attack
-from gcpatch.explainers.cam import Head, classify_and_explain, logits_and_grad_cam
-from gcpatch.interpreters.incremental import Incremental, Memory
+from gcpatch.explainers.cam import Head, classify_and_explain
+from gcpatch.interpreters.incremental import Memory
 from gcpatch.losses import Evidence, cross_entropy
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
+
+# What a tile in its image gives at the attacked layer: evaluated in full, or what it reaches alone.
+Forward = Callable[[Float[Array, "rows columns 3"]], Float[Array, "h2 w2 k"]]
 
 
 class Problem(NamedTuple):
@@ -85,18 +89,15 @@ def evaluate(
     tile: Float[Array, "rows columns 3"],
     problem: Problem,
     attack: Attack,
-    reach: Incremental | None = None,
+    forward: Forward | None = None,
 ) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
     """The total loss with this tile in the image (paper, eq. 5); beside it losses and shortfall.
 
-    With `reach` only what the tile can reach is evaluated, with the same result.
+    `forward` gives the layer's activations of a tile; the network's whole trunk if None.
     """
-    trunk, head = network.split()
+    trunk, head = network.split(attack.layer)
     image = paste(problem.image, tile, problem.corner)
-    if reach is not None and problem.memory is not None:
-        activations = reach.run(network, problem.memory, tile)
-    else:
-        activations = trunk(image)
+    activations = trunk(image) if forward is None else forward(tile)
     covered = coverage(
         activations.shape[:2], image.shape[:2], problem.corner, tile.shape[:2], problem.ratio
     )
@@ -113,7 +114,8 @@ def loss_from_activations(
     attack: Attack,
 ) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
     """The total loss of an adversarial image whose activations are known; see `evaluate`."""
-    logits, heat = logits_and_grad_cam(head, activations, problem.target)
+    explain = partial(attack.explainer.logits_and_map, head, activations)
+    logits, heat = explain(problem.target)
     evidence = Evidence(
         image=image,
         tile=tile,
@@ -122,7 +124,7 @@ def loss_from_activations(
         coverage=covered,
         target=problem.target,
         label=problem.label,
-        explain=lambda label: logits_and_grad_cam(head, activations, label)[1],
+        explain=lambda label: explain(label)[1],
         clean_heat=problem.clean_heat,
         clean_heat_of_target=problem.clean_heat_of_target,
     )
@@ -139,9 +141,10 @@ def make_problem(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
     target: Int[Array, ""] | int,
+    attack: Attack,
+    *,
     placement: Placement,
     key: PRNGKeyArray,
-    *,
     label: Int[Array, ""] | int | None = None,
     clean_heat: Float[ArrayLike, "h2 w2"] | None = None,
     clean_heat_of_target: Float[ArrayLike, "h2 w2"] | None = None,
@@ -152,6 +155,7 @@ def make_problem(
         network: the network to fool.
         image: RGB in [0, 1].
         target: a class.
+        attack: whose layer and explainer make the maps.
         placement: of the perturbation.
         key: of the `random` start.
         label: the image's class; the network's own if None.
@@ -159,12 +163,13 @@ def make_problem(
         clean_heat_of_target: the image's map of the target.
     """
     image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
+    look = partial(classify_and_explain, layer=attack.layer, explainer=attack.explainer)
     if label is None or clean_heat is None:
-        logits, heat = classify_and_explain(network, image)
+        logits, heat = look(network, image)
         label = logits.argmax() if label is None else label
         clean_heat = heat if clean_heat is None else clean_heat
     if clean_heat_of_target is None:
-        clean_heat_of_target = classify_and_explain(network, image, target)[1]
+        clean_heat_of_target = look(network, image, target)[1]
     bound = placement.bound
     return Problem(
         image=image,
@@ -221,15 +226,18 @@ def step(
     state: State,
     problem: Problem,
     attack: Attack,
-    reach: Incremental | None = None,
+    forward: Forward | None = None,
 ) -> tuple[State, Losses]:
-    """One step for one image: gradient, update of N alone, projection (algorithm 1, 12-25)."""
+    """One step for one image: gradient, update of N alone, projection (algorithm 1, 12-25).
+
+    For `forward` see `evaluate`.
+    """
     clean = cut(problem.image, problem.corner, (state.noise.shape[0], state.noise.shape[1]))
     tile = blend(clean, network.denormalize(state.noise), problem.ratio)
     if attack.init == "clean":
         tile = jnp.where(state.step == 0, clean, tile)
     gradient, (losses, lacking) = jax.grad(evaluate, argnums=1, has_aux=True)(
-        network, tile, problem, attack, reach
+        network, tile, problem, attack, forward
     )
     by_noise = gradient * problem.ratio * jnp.asarray(network.std, gradient.dtype)
     updates, optimizer = attack.transformation.update(by_noise, state.optimizer, state.noise)

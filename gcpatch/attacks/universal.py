@@ -106,7 +106,7 @@ def universal(
     images, targets = jnp.asarray(images), jnp.asarray(targets, jnp.int32)
     place = patch.place(*images.shape[1:3])
     problems = [
-        _problems_of(network, images, targets, place, batch)._replace(image=images)
+        _problems_of(network, images, targets, attack, place, batch)._replace(image=images)
         for network in networks
     ]
     begin, draws = jax.random.split(jax.random.key(seed))
@@ -126,11 +126,16 @@ def universal(
 
 
 @partial(jax.jit, static_argnames=("place", "batch"))
-def _problems_of(network: Network, images, targets, place: Placement, batch: int) -> Problem:
+def _problems_of(
+    network: Network, images, targets, attack: Attack, place: Placement, batch: int
+) -> Problem:
     """Every image's problem, with a leading axis, without the images themselves."""
 
     def one(pair):
-        problem = make_problem(network, pair[0], pair[1], place, jax.random.key(0))
+        image, target = pair
+        problem = make_problem(
+            network, image, target, attack, placement=place, key=jax.random.key(0)
+        )
         return problem._replace(image=jnp.zeros((1, 1, 3)))
 
     return lax.map(one, (images, targets), batch_size=batch)
@@ -178,7 +183,7 @@ def _evaluate(network, pixels, attack, patch, views, through, problem, key):
     drawn, passed = jax.random.split(key)
     image, region = apply_patch(problem.image, pixels, patch, views, drawn)
     image = image if through is None else jnp.asarray(through(image, passed))
-    trunk, head = network.split()
+    trunk, head = network.split(attack.layer)
     activations = trunk(image)
     size = problem.image.shape[:2]
     covered = coverage(activations.shape[:2], size, (0, 0), size, region)

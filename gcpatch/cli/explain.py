@@ -9,12 +9,12 @@ from gcpatch.cli.options import (
     add_json,
     add_named,
     add_verb,
-    choose,
     find_images,
     load_network,
     writing_to,
 )
 from gcpatch.errors import UserError
+from gcpatch.settings import choose
 
 
 def add(verbs: Any) -> None:

@@ -1,7 +1,6 @@
 """What the verbs share: their parsers, the options that several have, and names in registries."""
 
 import argparse
-import pkgutil
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,34 +10,7 @@ from typing import Any
 
 from gcpatch.cli import printing
 from gcpatch.errors import UserError
-
-# Where the names that an option takes are listed. They are imported when somebody asks for them.
-REGISTRIES = {
-    "init": "gcpatch.attacks.settings:STARTS",
-    "method": "gcpatch.explainers.registry:METHODS",
-    "objective": "gcpatch.attacks.objectives:OBJECTIVES",
-    "optimizer": "gcpatch.attacks.settings:OPTIMIZERS",
-    "position": "gcpatch.attacks.regions:CORNERS",
-    "precision": "gcpatch.runs.campaign:PRECISIONS",
-    "preset": "gcpatch.attacks.presets:PRESETS",
-    "resize mode": "gcpatch.data.images:RESIZE_MODES",
-}
-
-
-def names_of(what: str) -> tuple[str, ...]:
-    """The names in a registry, a key of `REGISTRIES`."""
-    return tuple(pkgutil.resolve_name(REGISTRIES[what]))
-
-
-def choose(what: str, value: str) -> str:
-    """Returns `value`, a name in the registry.
-
-    Raises:
-        UserError: the registry has no such name; the message lists those that it has.
-    """
-    if value not in (names := names_of(what)):
-        raise UserError(f"there is no {what} {value!r}; choose one of {', '.join(names)}")
-    return value
+from gcpatch.settings import default_of, names_of, settings_of
 
 
 class Named(argparse.Action):
@@ -69,6 +41,28 @@ def add_named(
         metavar=metavar,
         help=f"{text}; `{flag} help` lists the names",
     )
+
+
+def add_fields(parser: argparse.ArgumentParser, kind: type) -> None:
+    """Adds an option for each setting of a dataclass that has one; None where it is not given."""
+    for field, about in settings_of(kind):
+        if about.value is None:
+            continue
+        flag, default = f"--{field.name.replace('_', '-')}", default_of(field, about)
+        text = about.text if default is None else f"{about.text} (default {default})"
+        if about.registry:
+            add_named(parser, flag, registry=about.registry, text=text, metavar=about.value)
+        else:
+            parser.add_argument(flag, type=about.parse, metavar=about.value, help=text)
+
+
+def given(options: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The settings of a dataclass that the command line gives, by name."""
+    asked = {}
+    for field, about in settings_of(kind):
+        if about.value is not None and (value := getattr(options, field.name)) is not None:
+            asked[field.name] = about.parse(value) if about.registry else value
+    return asked
 
 
 def add_verb(

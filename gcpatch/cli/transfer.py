@@ -11,11 +11,11 @@ from gcpatch.cli.options import (
     add_named,
     add_verb,
     add_weights,
-    choose,
     load_network,
     writing_to,
 )
 from gcpatch.errors import UserError
+from gcpatch.settings import choose
 
 
 def add(verbs: Any) -> None:

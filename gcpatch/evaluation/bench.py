@@ -101,10 +101,12 @@ def measure(
     problems: Any = []
     for index, image in enumerate(images_for(batch)):
         target = index % len(network.categories)
-        problem = make_problem(network, image, target, place, jax.random.key(index))
+        problem = make_problem(
+            network, image, target, how, placement=place, key=jax.random.key(index)
+        )
         if variant == "gcpatch-incremental":
-            reach, places = engine.reach_of(network, image.shape, image.dtype, place.corner, size)
-            problem = engine.remember(network, problem, reach, places)
+            placed = engine.reach_of(network, image, corner=place.corner, size=size)
+            problem, reach = engine.remember(network, problem, placed), placed.program
         problems.append(problem)
     problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     states = jax.vmap(lambda problem: init_state(network, problem, place.shape, how))(problems)

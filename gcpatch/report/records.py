@@ -81,7 +81,7 @@ def attacked(folder: Path, limit: int | None = None) -> list[Attacked]:
     run = gather([folder])
     try:
         place = region(run.settings["settings"]["patch"]).place
-    except (KeyError, TypeError, AttributeError, StopIteration):
+    except (KeyError, TypeError, AttributeError):
         raise ReportError(f"{folder / 'run.json'} does not say where the patches lie") from None
     found = [
         Attacked(folder.name, record, home / "images" / record["id"] / "adversarial.png", place)

@@ -40,9 +40,13 @@ COLUMNS = (  # heading, kind, where in a record
     ("Error", "text", "error"),
 )
 KINDS_AT_LEAST = {  # how many values a column must have to be shown; the others always are
-    "model": 2, "objective": 2, "label": 1, "error": 1,
-    "object_energy_clean": 1, "object_energy_adversarial": 1,
-}  # fmt: skip
+    "model": 2,
+    "objective": 2,
+    "label": 1,
+    "error": 1,
+    "object_energy_clean": 1,
+    "object_energy_adversarial": 1,
+}
 
 
 def columns(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -118,9 +122,13 @@ def _flag(value):
 
 
 CELLS = {
-    "text": _text, "class": _class, "share": _number, "count": _number, "number": _number,
+    "text": _text,
+    "class": _class,
+    "share": _number,
+    "count": _number,
+    "number": _number,
     "flag": _flag,
-}  # fmt: skip
+}
 
 
 def _order(text):

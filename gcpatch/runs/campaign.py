@@ -30,11 +30,11 @@ from gcpatch.errors import UserError
 from gcpatch.networks import Network
 from gcpatch.networks.checkpoints import digest
 from gcpatch.runs.journal import Journal, fingerprint
+from gcpatch.runs.options import PRECISIONS, Options
 from gcpatch.runs.outcome import FIELDS, Clean, Skipped, draw, evaluate_result, look_at, seeds
 from gcpatch.runs.progress import Progress
 from gcpatch.runs.snapshots import Saved, Snapshots
 
-PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
 LAG = 4 * THREADS  # images whose files may wait to be written
 PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless")
@@ -81,12 +81,9 @@ def run(
     patch: Region,
     attack: Attack,
     *,
-    target: str = "random",
-    seed: int = 0,
+    options: Options | None = None,
     batch: int = 8,
-    precision: str = "float32",
     devices: Sequence[jax.Device] | None = None,
-    every: float = 60,
     watch: Progress | None = None,
     write_artifacts: bool = True,
 ) -> Iterator[dict[str, Any]]:
@@ -105,14 +102,10 @@ def run(
         items: the images.
         patch: where the perturbation lies, and its ratio.
         attack: how to optimise it.
-        target: one of `labels.RULES`, or a class by name, number or WordNet ID, for items without
-            their own.
-        seed: of everything random; an image's own numbers come from it and the image's digest.
+        options: target, seed, precision and snapshots; `Options()` if None.
         batch: how many images a device optimises at a time. Records do not depend on the number
             of devices; they depend on this, by rounding.
-        precision: of the optimisation, in `PRECISIONS`; everything recorded is in float32.
         devices: to share the images; JAX's default device if None.
-        every: seconds between snapshots.
         watch: is told what happens, and may ask for an end.
         write_artifacts: whether to draw maps, overlay, patch and panel; `adversarial.png`, on which
             the verdict is measured, is always written.
@@ -123,10 +116,9 @@ def run(
     Raises:
         OSError: the run's folder cannot be written; what is recorded is whole.
     """
-    campaign = _Campaign(
-        journal, network, patch, attack, target, seed, watch or Progress(), write_artifacts
-    )
-    yield from campaign.run(items, batch, PRECISIONS[precision], devices, every)
+    options, watch = options or Options(), watch or Progress()
+    campaign = _Campaign(journal, network, patch, attack, options, watch, write_artifacts)
+    yield from campaign.run(items, batch, devices)
 
 
 class _Stop(Exception):  # noqa: N818
@@ -136,10 +128,9 @@ class _Stop(Exception):  # noqa: N818
 class _Campaign:
     """A run: images that are read, attacked and written at the same time."""
 
-    def __init__(self, journal, network, patch, attack, target, seed, watch, write_artifacts):
+    def __init__(self, journal, network, patch, attack, options, watch, write_artifacts):
         self.journal, self.network, self.attack = journal, network, attack
-        self.target, self.seed, self.watch = target, seed, watch
-        self.write_artifacts = write_artifacts
+        self.options, self.watch, self.write_artifacts = options, watch, write_artifacts
         self.place = cache(patch.place)
         self.name = attack.objective.name
         self.waiting: dict[int, Clean] = {}
@@ -147,8 +138,8 @@ class _Campaign:
         self.snapshots = Snapshots(journal.folder / "snapshots")
         self.in_progress: dict[str, Saved] | None = None
 
-    def run(self, items, batch, precision, devices, every) -> Iterator[dict[str, Any]]:
-        saved = time.monotonic()
+    def run(self, items, batch, devices) -> Iterator[dict[str, Any]]:
+        saved, every = time.monotonic(), self.options.checkpoint_every
 
         def on_chunk(slots: Slots) -> None:
             nonlocal saved
@@ -172,7 +163,7 @@ class _Campaign:
                     self.attack,
                     batch,
                     self.watch.steps,
-                    precision,
+                    PRECISIONS[self.options.precision],
                     corner_of(place),
                     self._smaller,
                     on_chunk,
@@ -262,8 +253,9 @@ class _Campaign:
             self.network,
             jnp.asarray(picture.pixels, jnp.float32) / 255,
             clean.target,
-            place,
-            jax.random.key(seeds(self.seed, picture.sha256)[1]),
+            self.attack,
+            placement=place,
+            key=jax.random.key(seeds(self.options.seed, picture.sha256)[1]),
             label=clean.label,
             clean_heat=clean.heat,
             clean_heat_of_target=clean.heat_of_target,
@@ -278,7 +270,13 @@ class _Campaign:
         return InProgress(problem, found.state, found.history)
 
     def _look(self, item: Item) -> Clean:
-        clean = look_at(self.network, item, self.target, self.seed)
+        clean = look_at(
+            self.network,
+            item,
+            self.attack,
+            rule=self.options.target,
+            seed=self.options.seed,
+        )
         self.place(*clean.picture.pixels.shape[:2])
         return clean
 
@@ -328,7 +326,9 @@ class _Campaign:
         file = folder / "adversarial.png"
         images.write_png(file, np.rint(finished.adversarial * 255).astype(np.uint8))
         after = images.read_png(file)
-        record, heat = evaluate_result(self.network, clean, finished, after, place, self.name)
+        record, heat = evaluate_result(
+            self.network, clean, finished, self.attack, png=after, place=place
+        )
         if self.write_artifacts:
             draw(folder, clean, after, heat, place, record)
         return record

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from gcpatch.attacks import regions
 from gcpatch.attacks.step import Losses
 from gcpatch.errors import UserError
 from gcpatch.files import DRAFTS, atomic_directory, atomic_write
@@ -30,6 +31,16 @@ from gcpatch.report.summary import write_summary
 
 class RunError(UserError):
     """A run's folder that cannot be used."""
+
+
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings, with what gcpatch 0.1 left unsaid: kind of region, layer, explainer."""
+    said = dict(settings)
+    if "patch" in said:
+        said["patch"] = {"kind": regions.kind_of(said["patch"])} | said["patch"]
+    if "attack" in said:
+        said["attack"] = {"layer": None, "explainer": "grad-cam"} | said["attack"]
+    return said
 
 
 class Journal:
@@ -84,8 +95,8 @@ class Journal:
                 f"{self.folder} holds a run already; go on with --resume or choose another folder"
             )
         try:
-            old = json.loads(found.read_text())["settings"]
-        except (ValueError, KeyError):
+            old = _with_defaults(json.loads(found.read_text())["settings"])
+        except (ValueError, KeyError, TypeError):
             raise RunError(f"{found} is not a run's settings; choose another folder") from None
         new = json.loads(json.dumps(self.settings["settings"]))
         differing = [

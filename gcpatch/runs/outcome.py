@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array, UInt8
 
 from gcpatch.attacks.blending import coverage
-from gcpatch.attacks.objectives import fooled_explanation
+from gcpatch.attacks.objectives import Objective
 from gcpatch.attacks.regions import Placement
+from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.slots import Result
 from gcpatch.data import labels
 from gcpatch.data.sources import Item, Picture
@@ -76,8 +77,10 @@ def seeds(seed: int, sha256: str) -> tuple[int, int]:
     return seed, int(sha256[:8], 16)
 
 
-def look_at(network: Network, item: Item, rule: str, seed: int) -> Clean:
+def look_at(network: Network, item: Item, attack: Attack, *, rule: str, seed: int) -> Clean:
     """Reads an image, asks the network, and chooses the target by the item's own rule or `rule`.
+
+    The maps are those that the attack is about: of its layer, by its explainer.
 
     Raises:
         Skipped: the image is its target already.
@@ -87,7 +90,7 @@ def look_at(network: Network, item: Item, rule: str, seed: int) -> Clean:
     labels.check(rule, network.categories)
     picture = item.read()
     image = jnp.asarray(picture.pixels, jnp.float32) / 255
-    logits, heat = jax.tree.map(np.asarray, classify_and_explain(network, image))
+    logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
     label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
     try:
         target = labels.choose(rule, logits, network.categories, seeds(seed, picture.sha256))
@@ -100,7 +103,7 @@ def look_at(network: Network, item: Item, rule: str, seed: int) -> Clean:
             "skipped": str(error),
         }
         raise Skipped(known) from None
-    _, of_target = classify_and_explain(network, image, jnp.asarray(target))
+    _, of_target = _look(network, image, jnp.asarray(target), attack)
     return Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
 
 
@@ -115,9 +118,10 @@ def evaluate_result(
     network: Network,
     clean: Clean,
     finished: Result,
+    attack: Attack,
+    *,
     png: UInt8[np.ndarray, "height width 3"],
     place: Placement,
-    objective: str,
 ) -> Evaluated:
     """Measures what an attack achieved; the verdict is that of the PNG.
 
@@ -125,15 +129,15 @@ def evaluate_result(
         network: that was attacked.
         clean: what was known of the image before.
         finished: the attack's result.
+        attack: how it was attacked.
         png: the adversarial image as it is read from its PNG.
         place: where the perturbation lies.
-        objective: its name.
     """
     before = clean.picture.pixels
     target = jnp.asarray(clean.target)
-    logits, _ = classify_and_explain(network, jnp.asarray(finished.adversarial), target)
+    logits, _ = _look(network, jnp.asarray(finished.adversarial), target, attack)
     png_logits, heat = jax.tree.map(
-        np.asarray, classify_and_explain(network, jnp.asarray(png, jnp.float32) / 255, target)
+        np.asarray, _look(network, jnp.asarray(png, jnp.float32) / 255, target, attack)
     )
     covered = np.asarray(
         coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, place.ratio)
@@ -149,7 +153,7 @@ def evaluate_result(
         "png": {"id": answer["id"], "probability": answer["probability"]},
         "steps": finished.steps,
         "converged": finished.converged,
-        **_verdict(objective, answer["id"] == clean.target, clean, heat, covered),
+        **_verdict(attack.objective, answer["id"] == clean.target, clean, heat, covered),
         "loss": finished.losses._asdict(),
         **metrics.distance(before, png)._asdict(),
     }
@@ -182,6 +186,13 @@ def draw(
     )
 
 
+def _look(network: Network, image: Any, label: Any, attack: Attack) -> tuple[Array, Array]:
+    """The logits, and the map that the attack is about."""
+    return classify_and_explain(
+        network, image, label, layer=attack.layer, explainer=attack.explainer
+    )
+
+
 def _named(network: Network, label: int) -> dict[str, Any]:
     return {"id": label, "name": network.categories[label]}
 
@@ -193,10 +204,10 @@ def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
 
 
 def _verdict(
-    name: str, fooled_class: bool, clean: Clean, heat: np.ndarray, covered: np.ndarray
+    objective: Objective, fooled_class: bool, clean: Clean, heat: np.ndarray, covered: np.ndarray
 ) -> dict[str, Any]:
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
-    fooled_map = fooled_explanation(name, energy, points)
+    fooled_map = objective.fooled and objective.fooled(energy, points)
     return {
         "fooled_class": fooled_class,
         "fooled_explanation": fooled_map,

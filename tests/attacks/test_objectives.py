@@ -79,7 +79,9 @@ def test_any_optax_transformation_is_an_optimiser(flat):
     schedule = optax.chain(optax.sign_sgd(0.25), optax.scale(0.5))
     how = Attack(objective=lambda evidence: evidence.tile.sum(), optimizer=schedule, ce_weight=0.0)
     image = np.random.default_rng(0).random((FLAT, FLAT, 3), np.float32)
-    problem = make_problem(flat, image, 0, Patch(2).place(FLAT, FLAT), jax.random.key(0))
+    problem = make_problem(
+        flat, image, 0, Attack(), placement=Patch(2).place(FLAT, FLAT), key=jax.random.key(0)
+    )
     state, _ = step(flat, init_state(flat, problem, (2, 2), how), problem, how)
     np.testing.assert_allclose(jnp.abs(state.noise), 0.125, rtol=1e-6)
     assert how.describe()["optimizer"] == "an optax transformation of one's own"

@@ -73,18 +73,19 @@ def test_the_coverage_of_a_mask_that_is_a_square_is_the_squares():
 
 
 @pytest.mark.parametrize(
-    "region, message",
+    "kind, given, message",
     [
-        (Frame(0), "0 pixels wide.*must be 1 to 31"),
-        (Frame(32), "32 pixels wide"),
-        (Frame(8, 0.0), "ratio is 0"),
-        (Bounded(0), "0 levels; it must be 1 to 255"),
-        (Bounded(256), "256 levels"),
+        (Frame, (0,), "width is 0; it must be at least 1"),
+        (Frame, (32,), "32 pixels wide.*must be 1 to 31"),
+        (Frame, (8, 0.0), "ratio is 0"),
+        (Mask, ("any.png", 2.0), "ratio is 2.0; it must be over 0 and at most 1"),
+        (Bounded, (0,), "levels is 0; it must be 1 to 255"),
+        (Bounded, (256,), "levels is 256"),
     ],
 )
-def test_what_cannot_be(region, message):
+def test_what_cannot_be(kind, given, message):
     with pytest.raises(PatchError, match=message):
-        region.place(SIDE, SIDE)
+        kind(*given).place(SIDE, SIDE)
 
 
 def test_a_black_mask_cannot_be(tmp_path):
@@ -95,8 +96,19 @@ def test_a_black_mask_cannot_be(tmp_path):
 
 def test_settings_give_the_region_back(mask):
     for region in (Patch(9, 0.3, (1, 2)), Frame(5, 0.5), Mask(mask, 0.9), Bounded(3)):
-        settings = json.loads(json.dumps(regions.describe(region)))
-        assert regions.region(settings) == region
+        described = json.loads(json.dumps(regions.describe(region)))
+        assert isinstance(region, regions.KINDS[described["kind"]])
+        assert regions.region(described) == region
+        del described["kind"]  # as gcpatch 0.1 wrote it
+        assert regions.region(described) == region
+
+
+@pytest.mark.parametrize(
+    "described", [{}, {"kind": "star"}, {"size": 3}, {"kind": "patch", "n": 1}]
+)
+def test_what_describes_no_region(described):
+    with pytest.raises((KeyError, TypeError)):
+        regions.region(described)
 
 
 @pytest.mark.parametrize(

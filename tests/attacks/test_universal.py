@@ -92,7 +92,9 @@ def test_the_loss_of_one_image_is_the_attacks(tiny, objective):
         pixels(SIZE, SIZE, 3, seed=1),
         Attack(objective=objective),
     )
-    problem = make_problem(network, image, 2, patch.place(28, 28), jax.random.key(0))
+    problem = make_problem(
+        network, image, 2, Attack(), placement=patch.place(28, 28), key=jax.random.key(0)
+    )
     total, losses = _evaluate(network, noise, how, patch, None, None, problem, jax.random.key(1))
     worn, _ = apply_patch(image, noise, patch)
     expected, (same, _) = evaluate(network, worn[:SIZE, -SIZE:], problem, how)
@@ -102,7 +104,9 @@ def test_the_loss_of_one_image_is_the_attacks(tiny, objective):
 
 def test_what_the_image_goes_through_counts(tiny):
     network, patch, image = tiny, Patch(SIZE), pixels(28, 28, 3)
-    problem = make_problem(network, image, 2, patch.place(28, 28), jax.random.key(0))
+    problem = make_problem(
+        network, image, 2, Attack(), placement=patch.place(28, 28), key=jax.random.key(0)
+    )
     noise, key = pixels(SIZE, SIZE, 3, seed=1), jax.random.key(1)
     grey = jnp.full((28, 28, 3), 0.5)
     for through, seen in (

@@ -7,14 +7,15 @@ from importlib import metadata
 import pytest
 
 from gcpatch import cli
+from gcpatch.attacks.fields import STARTS
 from gcpatch.attacks.objectives import OBJECTIVES
 from gcpatch.attacks.presets import PRESETS
 from gcpatch.attacks.regions import CORNERS
-from gcpatch.attacks.settings import OPTIMIZERS, STARTS
+from gcpatch.attacks.settings import OPTIMIZERS
 from gcpatch.cli import models, printing
 from gcpatch.data.images import RESIZE_MODES
 from gcpatch.explainers.registry import METHODS
-from gcpatch.runs.campaign import PRECISIONS
+from gcpatch.runs.options import PRECISIONS
 
 VERBS = ["demo", "attack", "explain", "convert", "verify", "models", "bench", "transfer", "report"]
 

@@ -77,7 +77,7 @@ def test_the_network_is_guessed_and_what_is_not_said_is_assumed_aloud(tuned, cap
         (["--size", "300", "--resize", "256"], "size is 300 and resize 256"),
         (["--interpolation", "area"], "no interpolation 'area'; choose one of bilinear, bicubic"),
         (["--layer", "layer7"], "has no layer 'layer7'; it has conv1, bn1"),
-        (["--layer", "fc"], "the layer fc gives no map"),
+        (["--layer", "fc"], "the explained layer gives [5] and no map"),
         (["--name", "a/b"], "the name 'a/b' is not allowed"),
         (["--name", "vgg16"], "the name vgg16 is another network's than mini_resnext"),
         (["--classes", "gone.txt"], "the classes gone.txt cannot be read"),

@@ -1,12 +1,12 @@
 import argparse
 import re
-from dataclasses import fields
 
 import pytest
 
 from gcpatch import Attack, Patch
 from gcpatch.cli.attack.settings import add_settings, objective, region_and_attack
 from gcpatch.errors import UserError
+from gcpatch.settings import default_of, settings_of
 
 
 def test_presets_can_be_changed_by_options():
@@ -38,7 +38,11 @@ def test_an_objective_that_cannot_be_had(text, tmp_path, monkeypatch):
 
 
 def test_the_help_tells_the_defaults_of_the_classes():
-    defaults = {field.name: field.default for kind in (Patch, Attack) for field in fields(kind)}
+    defaults = {
+        field.name: default_of(field, about)
+        for kind in (Patch, Attack)
+        for field, about in settings_of(kind)
+    }
     parser = argparse.ArgumentParser()
     add_settings(parser)
     told = {
@@ -47,7 +51,7 @@ def test_the_help_tells_the_defaults_of_the_classes():
         if (match := re.search(r"default ([^);]+)", action.help))
     }
     assert {"size", "ratio", "position", "objective", "steps", "ce_weight"} < told.keys()
-    assert told == {name: str(defaults[name]) for name in told}
+    assert told == {name: defaults[name] for name in told}
 
 
 def test_what_takes_the_place_of_a_patch_refuses_its_options():

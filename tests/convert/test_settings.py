@@ -69,7 +69,7 @@ def test_a_size_alone_keeps_the_proportion():
         (Settings(interpolation="nearest"), "no interpolation 'nearest'; choose one of bilinear"),
         (Settings(categories=("a", "b")), "mini_resnext has 10 classes, and there are 2 names"),
         (Settings(layer="layer9"), "has no layer 'layer9'; it has conv1, bn1, relu"),
-        (Settings(layer="fc"), r"the layer fc gives no map .* shape \[10\]; choose a layer before"),
+        (Settings(layer="fc"), r"the explained layer gives \[10\] and no map"),
         (Settings(name="vgg16"), "the name vgg16 is another network's than mini_resnext"),
     ],
 )

@@ -241,22 +241,22 @@ def explained_behind_the_pooling(network, patch):
 
 
 def alpha_by_sum(network, patch):
-    original = cam.logits_and_grad_cam
+    original = cam.Cam.logits_and_map
 
-    def summed(head, activations, *explained):
-        logits, heat = original(head, activations, *explained)
+    def summed(self, head, activations, *explained, **options):
+        logits, heat = original(self, head, activations, *explained, **options)
         return logits, heat * activations.shape[0] * activations.shape[1]
 
-    patch.setattr(cam, "logits_and_grad_cam", summed)
+    patch.setattr(cam.Cam, "logits_and_map", summed)
     return network
 
 
 def no_relu_on_the_map(network, patch):
-    patch.setattr(cam, "logits_and_grad_cam", without_relu)
+    patch.setattr(cam.Cam, "logits_and_map", without_relu)
     return network
 
 
-def without_relu(head, activations, label, *score):
+def without_relu(self, head, activations, label, **score):
     gradient, logits = jax.grad(lambda a: (head(a)[label], head(a)), has_aux=True)(activations)
     return logits, activations @ gradient.mean((0, 1))
 
@@ -312,20 +312,21 @@ def test_a_fault_in_the_network_is_named(fault, tiny, tiny_resnet, monkeypatch, 
 def label_for_target(patch):
     evaluate = step.evaluate
 
-    def wrong(network, tile, problem, attack):
-        return evaluate(network, tile, problem._replace(target=problem.label), attack)
+    def wrong(network, tile, problem, attack, forward=None):
+        problem = problem._replace(target=problem.label)
+        return evaluate(network, tile, problem, attack, forward)
 
     patch.setattr(step, "evaluate", wrong)
 
 
 def constant_heat(patch):
-    original = step.logits_and_grad_cam
+    original = cam.Cam.logits_and_map
 
-    def cut(head, activations, label):
-        logits, heat = original(head, activations, label)
+    def cut(self, head, activations, label, **score):
+        logits, heat = original(self, head, activations, label, **score)
         return logits, lax.stop_gradient(heat)
 
-    patch.setattr(step, "logits_and_grad_cam", cut)
+    patch.setattr(cam.Cam, "logits_and_map", cut)
 
 
 def sum_of_the_covered_heat(patch):

@@ -19,6 +19,7 @@ from gcpatch.data import images
 from gcpatch.data import sources as sources_of
 from gcpatch.runs import campaign
 from gcpatch.runs.journal import Journal
+from gcpatch.runs.options import Options
 
 MINI = ["--model", "mini_resnext", "--weights", "random"]
 
@@ -138,7 +139,9 @@ def test_a_campaign_follows_the_manifest(tiny, data, tmp_path, monkeypatch):
     attack, patch = Attack(), Patch(4)
     journal = Journal(tmp_path / "run", campaign.describe([tiny], patch, attack, {}))
     items = sources_of.find(["photos/list.csv", "x.tar"], 32, "stretch").items
-    records = campaign.run(journal, tiny, items, patch, attack, target="least-likely", batch=2)
+    records = campaign.run(
+        journal, tiny, items, patch, attack, options=Options(target="least-likely"), batch=2
+    )
     found = {os.path.relpath(record["source"], "photos"): record for record in records}
     logits = np.asarray(tiny(np.float32(items[0].read().pixels) / 255))
     least, second, top = map(int, np.argsort(logits))

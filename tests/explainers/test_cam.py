@@ -14,7 +14,6 @@ from gcpatch.explainers.cam import (
     grad_cam_plus_plus,
     hirescam,
     layercam,
-    logits_and_grad_cam,
     xgrad_cam,
 )
 from gcpatch.losses import energy
@@ -161,7 +160,8 @@ def test_the_layer_s_own_activations_count(plain):
 
 
 def test_logits_come_along(plain):
-    logits, heat = logits_and_grad_cam(plain.split()[1], plain.split()[0](IMAGE), 0)
+    trunk, head = plain.split()
+    logits, heat = grad_cam.logits_and_map(head, trunk(IMAGE), 0)
     np.testing.assert_allclose(logits, plain(IMAGE), rtol=1e-6)
     np.testing.assert_array_equal(heat, grad_cam(plain, IMAGE, 0))
 

@@ -285,8 +285,8 @@ FAULTS = (
         "campaigns",
         "the verdict is taken before the PNG",
         "gcpatch/runs/outcome.py",
-        '_verdict(objective, answer["id"] == clean.target,',
-        "_verdict(objective, int(logits.argmax()) == clean.target,",
+        '_verdict(attack.objective, answer["id"] == clean.target,',
+        "_verdict(attack.objective, int(logits.argmax()) == clean.target,",
         "tests/runs/test_campaign.py",
     ),
     Fault(

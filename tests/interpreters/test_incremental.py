@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from gcpatch.attacks.engine import reach_of, remember
+from gcpatch.attacks.engine import forward_of, reach_of, remember
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Problem, evaluate
 from gcpatch.interpreters.incremental import incremental
@@ -184,7 +184,8 @@ def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offset
     image, tile = (jnp.asarray(generator.random((side, side, 3)), kind) for side in (224, 64))
 
     def gradient(network, tile, problem, reach):
-        return jax.grad(evaluate, argnums=1, has_aux=True)(network, tile, problem, how, reach)[0]
+        forward = forward_of(network, problem, None, reach)
+        return jax.grad(evaluate, argnums=1, has_aux=True)(network, tile, problem, how, forward)[0]
 
     compiled = jax.jit(gradient, static_argnums=3)
     worst = {}
@@ -199,10 +200,10 @@ def test_gradients_of_the_papers_networks_at_corners_edges_centre_and_odd_offset
             jnp.zeros((1, 1), kind),
             jnp.zeros((1, 1), kind),
         )
-        reach, places = reach_of(network, image.shape, image.dtype, corner, 64)
-        remembered = remember(network, problem, reach, places)
+        reach = reach_of(network, image, corner=corner, size=64)
+        remembered = remember(network, problem, reach)
         full = compiled(network, tile, problem, None)
-        fast = compiled(network, tile, remembered, reach)
+        fast = compiled(network, tile, remembered, reach.program)
         worst[corner] = float(jnp.linalg.norm(fast - full) / jnp.linalg.norm(full))
     print(name, kind, worst)
     assert max(worst.values()) <= tolerance

@@ -23,6 +23,7 @@ from gcpatch.evaluation import metrics
 from gcpatch.explainers import cam
 from gcpatch.runs import campaign
 from gcpatch.runs.journal import Journal
+from gcpatch.runs.options import Options
 from gcpatch.runs.progress import Progress
 
 KEY = itemgetter("id")
@@ -46,8 +47,9 @@ def attack(network, files, folder, *, how=ATTACK, **options):
     described = campaign.describe([network], PATCH, how, {"seed": 0})
     journal = Journal(folder, described, resume=options.pop("resume", False))
     items = sources.find(files, 32, "stretch").items
-    options = {"batch": 2} | options
-    records = list(campaign.run(journal, network, items, PATCH, how, **options))
+    asked = {name: options.pop(name) for name in ("target", "checkpoint_every") if name in options}
+    given = {"batch": 2, "options": Options(**asked)} | options
+    records = list(campaign.run(journal, network, items, PATCH, how, **given))
     return journal, records
 
 
@@ -276,7 +278,9 @@ def test_a_snapshot_that_cannot_be_read_leaves_the_one_before(tiny, files, tmp_p
     how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
     attack(tiny, files, tmp_path / "whole", **how)[0].close()
     stopped = Impatient(4)
-    journal, _ = attack(tiny, files, tmp_path / "parts", watch=stopped, every=1e-9, **how)
+    journal, _ = attack(
+        tiny, files, tmp_path / "parts", watch=stopped, checkpoint_every=1e-9, **how
+    )
     journal.release()
     kept = sorted(tmp_path.glob("parts/snapshots/[0-9]*"), key=lambda path: int(path.name))
     assert len(kept) == 2

@@ -36,6 +36,17 @@ def test_a_folder_with_a_run_is_refused_unless_resumed(tmp_path):
     assert Journal(tmp_path, SETTINGS, resume=True).done == {"a"}
 
 
+def test_a_run_of_gcpatch_0_1_is_taken_up(tmp_path):
+    region = {"size": 64, "ratio": 1.0, "position": "top-right"}
+    Journal(tmp_path, {"settings": {"patch": region, "attack": {"steps": 3}}}).append(record("a"))
+    attack = {"steps": 3, "layer": None, "explainer": "grad-cam"}
+    now = {"settings": {"patch": {"kind": "patch"} | region, "attack": attack}}
+    assert Journal(tmp_path, now, resume=True).done == {"a"}
+    other = {"settings": {"patch": {"kind": "patch"} | region, "attack": attack | {"layer": "x"}}}
+    with pytest.raises(RunError, match="attack was"):
+        Journal(tmp_path, other, resume=True)
+
+
 def test_a_run_of_other_settings_says_what_differs(tmp_path):
     Journal(tmp_path, SETTINGS)
     other = {"settings": {"model": "mini_vgg", "seed": 1}}

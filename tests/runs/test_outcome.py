@@ -1,6 +1,7 @@
 import numpy as np
 
 from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.slots import Result
 from gcpatch.attacks.step import Losses
 from gcpatch.data.sources import Item, Picture
@@ -12,7 +13,7 @@ LOSSES = Losses(3.0, 2.0, 1.0)
 def looked(network):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     item = Item("a", "drawn", lambda: Picture(pixels, "0123abcd" * 8))
-    return look_at(network, item, "random", 0)
+    return look_at(network, item, Attack(), rule="random", seed=0)
 
 
 def test_the_verdict_is_of_the_png_and_of_nothing_else(tiny):
@@ -29,7 +30,9 @@ def test_the_verdict_is_of_the_png_and_of_nothing_else(tiny):
     place = Patch(10).place(32, 32)
     png = clean.picture.pixels.copy()
     png[:10, -10:] ^= 1
-    record, heat = evaluate_result(tiny, clean, result, png, place, "hide")
+    record, heat = evaluate_result(
+        tiny, clean, result, Attack(objective="hide"), png=png, place=place
+    )
     logits = np.asarray(tiny(np.float32(png) / 255))
     assert record["png"]["id"] == logits.argmax()
     assert record["adversarial"]["id"] == np.asarray(tiny(adversarial)).argmax()
@@ -37,5 +40,7 @@ def test_the_verdict_is_of_the_png_and_of_nothing_else(tiny):
     assert record["pixels_changed_share"] == 100 / 32**2 and record["linf"] == 1 / 255
     assert (record["steps"], record["converged"], record["loss"]["total"]) == (7, True, 3)
     assert heat.shape == clean.heat.shape
-    again = evaluate_result(tiny, clean, result, png, place, "hide").record
+    again = evaluate_result(
+        tiny, clean, result, Attack(objective="hide"), png=png, place=place
+    ).record
     assert again == record

@@ -8,16 +8,18 @@ from gcpatch.cli import printing
 from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.attack.settings import add_settings, region_and_attack
 from gcpatch.cli.options import (
+    add_fields,
     add_images_and_model,
     add_json,
-    add_named,
     add_verb,
-    choose,
     command,
     find_images,
+    given,
     load_network,
 )
 from gcpatch.errors import UserError
+from gcpatch.runs.options import Options
+from gcpatch.settings import choose
 
 MOST_ON_CPU, MOST_ON_ACCELERATOR = 8, 512  # images at a time; more is no faster
 MOST_SHOWN = 100  # records in the table on the terminal
@@ -34,35 +36,15 @@ def add(verbs: Any) -> None:
     )
     add_images_and_model(parser)
     parser.set_defaults(again="go on with the same command and --resume")
-    parser.add_argument(
-        "--target",
-        default="random",
-        metavar="NAME|ID|random|least-likely|runner-up",
-        help="the class that each image shall be taken for, unless a manifest says (default random)",
-    )
     add_settings(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random (default 0)")
+    add_fields(parser, Options)
     parser.add_argument(
         "--batch",
         default="auto",
         metavar="N|auto",
         help=f"images optimised at a time; auto (default): {MOST_ON_ACCELERATOR}, on a CPU {MOST_ON_CPU}; halved where memory runs out",
     )
-    add_named(
-        parser,
-        "--precision",
-        registry="precision",
-        text="of the optimisation on accelerators (default float32); verdicts are always in float32",
-        default="float32",
-    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
-    parser.add_argument(
-        "--checkpoint-every",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="how often what is under way is kept for --resume (default 60)",
-    )
     add_parts(parser)
     parser.add_argument(
         "--log-json", action="store_true", help="JSON lines on standard error instead of a bar"
@@ -78,25 +60,32 @@ def run(options: argparse.Namespace) -> int:
     import jax
 
     from gcpatch.data import hints, labels
+    from gcpatch.explainers.cam import map_shape
     from gcpatch.report import page
     from gcpatch.runs import campaign, progress
     from gcpatch.runs.journal import Journal
 
     choose("resize mode", options.resize_mode)
-    choose("precision", options.precision)
     region, attack = region_and_attack(options)
-    if not options.checkpoint_every > 0:
-        raise UserError(f"--checkpoint-every is {options.checkpoint_every}; it must be over 0")
+    how = Options(**given(options, Options))
     part = part_of(options)
     batch = _batch(options.batch)
-    network = load_network(options.model, options.weights, options.seed)
-    region.place(network.preprocessing.size, network.preprocessing.size)
+    network = load_network(options.model, options.weights, how.seed)
+    side = network.preprocessing.size
+    region.place(side, side)
+    map_shape(network, (side, side, 3), attack.layer)  # raises where there is none
     found = find_images(options, network, part.folder)
-    labels.check(options.target, network.categories)
+    labels.check(how.target, network.categories)
     items, notes = hints.labelled(found.items, network.categories)
     items = items[part.index - 1 :: part.count]
-    asked = {name: vars(options)[name] for name in ("target", "seed", "resize_mode", "precision")}
-    settings = {"model": network.name, **asked, "shard": f"{part.index}/{part.count}"}
+    settings = {
+        "model": network.name,
+        "target": how.target,
+        "seed": how.seed,
+        "resize_mode": options.resize_mode,
+        "precision": how.precision,
+        "shard": f"{part.index}/{part.count}",
+    }
     described = campaign.describe([network], region, attack, settings, command=command())
     journal = Journal(part.folder, described, resume=options.resume)
     done, devices = sum(item.id in journal.done for item in items), jax.local_devices()
@@ -113,12 +102,9 @@ def run(options: argparse.Namespace) -> int:
             items,
             region,
             attack,
-            target=options.target,
-            seed=options.seed,
+            options=how,
             batch=min(batch, -(-len(items) // len(devices))),
-            precision=options.precision,
             devices=devices if len(devices) > 1 else None,
-            every=options.checkpoint_every,
             watch=watch,
         ):
             shown += [record] if len(shown) < MOST_SHOWN else []

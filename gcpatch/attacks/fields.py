@@ -1,0 +1,79 @@
+"""What can be set of an attack: each field's meaning, default and choices.
+
+`settings.py` makes an `Attack` of them; here they stand without JAX, for the command line's help.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gcpatch.settings import PROBABILITY, at_least, over, setting
+
+STARTS = ("mean", "image", "random", "clean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """The fields of `Attack`."""
+
+    objective: Any = setting(
+        "hide",
+        "what to minimise and to reach: a name, or a function of `gcpatch.Evidence`",
+        value="NAME|MODULE:FUNCTION",
+        registry="objective",
+    )
+    steps: int = setting(
+        1000, "the most steps for an image", value="N", parse=int, range=at_least(1)
+    )
+    optimizer: Any = setting(
+        "adam",
+        "how the patch is optimised, in the network's normalised units as [16]: a name, or in "
+        "Python any optax transformation, which brings its own rate",
+        value="NAME",
+        registry="optimizer",
+    )
+    learning_rate: float | None = setting(
+        None,
+        "a named optimiser's step",
+        value="RATE",
+        parse=float,
+        range=over(0),
+        otherwise="the optimiser's own",
+    )
+    ce_weight: float = setting(
+        0.05,
+        "the weight of the cross-entropy beside the objective, alpha in eq. 5",
+        value="ALPHA",
+        parse=float,
+        range=at_least(0),
+    )
+    ce_gate: bool = setting(
+        True, "whether the cross-entropy counts only while `confidence` is not reached"
+    )
+    confidence: float = setting(
+        0.9,
+        "the probability of the target that is enough; 0 asks for the top class alone",
+        range=PROBABILITY,
+    )
+    init: str = setting(
+        "mean",
+        "the patch before the first step: the `mean` colour, the `image` itself, `random` pixels, "
+        "or `clean`: the mean colour, but the first step sees the clean image, as [16]",
+        value="START",
+        registry="init",
+    )
+    project: bool = setting(True, "whether the patch is kept to valid pixels; the image always is")
+    patience: int = setting(
+        1, "stop once the goal is met for so many steps in a row", range=at_least(1)
+    )
+    layer: str | None = setting(
+        None,
+        "the layer whose map is attacked and judged",
+        value="NAME",
+        otherwise="the network's target layer",
+    )
+    explainer: Any = setting(
+        "grad-cam",
+        "what makes that map: a name, or in Python a `gcpatch.explainers.Cam`",
+        value="NAME",
+        registry="explainer",
+    )

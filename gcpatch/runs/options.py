@@ -1,0 +1,51 @@
+"""What can be set of a run, beside the attack itself."""
+
+from dataclasses import dataclass
+
+from gcpatch.errors import UserError
+from gcpatch.settings import at_least, check, documented, over, setting
+
+PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
+
+
+class OptionError(UserError):
+    """An option that cannot be: it is unknown or out of range."""
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a run goes.
+
+    Raises:
+        OptionError: a value is unknown or out of range.
+    """
+
+    target: str = setting(
+        "random",
+        "the class that each image shall be taken for, unless a manifest says",
+        value="NAME|ID|random|least-likely|runner-up",
+    )
+    seed: int = setting(
+        0,
+        "of all that is random; an image's own numbers come from it and from the image's content",
+        value="N",
+        parse=int,
+        range=at_least(0),
+    )
+    precision: str = setting(
+        "float32",
+        "of the optimisation on accelerators; verdicts are always in float32",
+        value="NAME",
+        registry="precision",
+    )
+    checkpoint_every: float = setting(
+        60.0,
+        "how often what is under way is kept for --resume",
+        value="SECONDS",
+        parse=float,
+        range=over(0),
+    )
+
+    def __post_init__(self):
+        check(self, OptionError)
