@@ -489,6 +489,34 @@ def test_load_prefers_the_converted_and_never_hides_that_it_is_broken(network, h
         checkpoints.load(NAME)
 
 
+def test_load_an_alias_and_a_folder_in_the_place_of_a_name(network, home, tmp_path, monkeypatch):
+    named = fill(create(NAME), parameters(network))
+    named.name = "mine"
+    checkpoints.save(named, home / "mine", "here")
+    checkpoints.save(named, tmp_path / "folder", "here")
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "folder", "./folder", str(tmp_path / "folder")):
+        assert_same(checkpoints.load(name), named)
+    assert checkpoints.load("mine").architecture == NAME
+    for name in (NAME, "mine"):
+        assert_same(checkpoints.load(name, "folder"), named)
+    with pytest.raises(CheckpointError, match="holds mine and not mini_vgg"):
+        checkpoints.load("mini_vgg", "folder")
+    with pytest.raises(CheckpointError, match="is not a checkpoint's folder"):
+        checkpoints.load("./nowhere")
+    with pytest.raises(UserError, match=r"no network 'yours'; choose one of .*, mine, or a check"):
+        checkpoints.load("yours")
+
+
+def test_a_folder_of_the_users_does_not_hide_an_alias(network, home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in (NAME, "photos"):
+        (tmp_path / folder).mkdir()
+    assert checkpoints.digest(checkpoints.load(NAME)) == checkpoints.bundled()[NAME]["digest"]
+    with pytest.raises(UserError, match="no network 'photos'"):
+        checkpoints.load("photos")
+
+
 def test_load_what_is_not_there():
     with pytest.raises(CheckpointError) as caught:
         checkpoints.load("vgg19_bn")
