@@ -73,10 +73,7 @@ def _load(path: Path, unknown: list[str]) -> Any:
 
 
 def _check_archive(path: Path) -> list[str]:
-    """Compares a zip archive's checksums, which torch.load does not; returns the classes in it.
-
-    Builtins are not among them, so that torch refuses them: no file needs them for weights.
-    """
+    """Compares a zip archive's checksums, which torch.load does not; returns the classes in it."""
     if not zipfile.is_zipfile(path):
         return []
     with zipfile.ZipFile(path) as archive:
@@ -88,8 +85,7 @@ def _check_archive(path: Path) -> list[str]:
             f"{path} holds a compiled program (TorchScript or torch.export), which is not read: "
             "load it in PyTorch and save its weights alone, torch.save(program.state_dict(), FILE)"
         )
-    found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return [name for name in found if name.split(".")[0] not in ("builtins", "__builtin__")]
+    return torch.serialization.get_unsafe_globals_in_checkpoint(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -205,6 +205,12 @@ def test_what_is_no_state_dict(content, message, tmp_path, capfd):
     assert "ran" not in capfd.readouterr().out
 
 
+def test_code_beside_weights_never_runs(tuned, tmp_path, capfd):
+    torch.save({"model": tuned.state, "extra": Runs()}, tmp_path / "it.pth")
+    assert load_weights("mini_vgg", tmp_path / "it.pth").notes == ("took model; left out extra",)
+    assert "ran" not in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_bare_pickle(protocol, tuned, tmp_path, capfd):
     for content in ({"a": 3}, Runs()):
@@ -282,6 +288,16 @@ def test_torchvision_says_what_images_its_weights_take(name, choice, resize, tmp
     unit = ours.astype(np.float32) / 255
     normal = (unit - np.float32(found.mean)) / np.float32(found.std)
     np.testing.assert_allclose(normal.transpose(2, 0, 1), theirs, atol=1e-6)
+
+
+def test_bicubic_is_torchvisions_too(tmp_path):
+    pixels = np.random.default_rng(2).integers(0, 256, (90, 70, 3), np.uint8)
+    images.write_png(tmp_path / "it.png", pixels)
+    transforms = torchvision.transforms
+    bicubic = transforms.InterpolationMode.BICUBIC
+    theirs = transforms.CenterCrop(32)(transforms.Resize(40, bicubic)(Image.fromarray(pixels)))
+    ours = images.read_image(tmp_path / "it.png", 32, "crop", 40, "bicubic")
+    assert np.array_equal(ours, np.asarray(theirs))
 
 
 def test_torchvisions_own_file_is_known_by_its_name(tmp_path, monkeypatch):
