@@ -82,8 +82,9 @@ def _of_nnx(model: nnx.Module) -> tuple[Function, Values]:
     }
 
     def run(values: Values, image: Array) -> Array:
-        given = flat | {path: flat[path].replace(values[key]) for key, path in paths.items()}
-        before = {path: leaf.get_value() for path, leaf in given.items()}
+        before = {path: leaf.get_value() for path, leaf in flat.items()}
+        before |= {path: values[key] for key, path in paths.items()}
+        given = {path: leaf.replace(before[path]) for path, leaf in flat.items()}
         merged = nnx.merge(graph, nnx.from_flat_state(given))
         modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(merged)}
         with _naming(modules):
