@@ -225,8 +225,9 @@ def classifier(
     """torchvision's module of a network, with these weights, and the network's own input stage."""
     model = twin_of(network).to(getattr(torch, kind))
     model.load_state_dict(state_dict)
-    taken = reference.take_apart(model)
-    return replace(taken, layer=network.resolve(), mean=network.mean, std=network.std)
+    taken, layer = reference.take_apart(model), network.target_layer
+    under = [name for name in taken.stages if f"{name}.".startswith(f"{layer}.")]
+    return replace(taken, layer=under[-1], mean=network.mean, std=network.std)
 
 
 def tensor(values: Any) -> Any:

@@ -1,89 +1,112 @@
-"""torchvision's weights to a gcpatch network and back, exactly, and torchvision's own networks.
+"""torchvision's weights to a gcpatch network and back, exactly, and torchvision's own networks."""
 
-gcpatch's modules carry torchvision's attribute names, so that a key differs in its last word alone
-and one rule per kind of leaf is all there is:
-
-    kernel `[*window, in, out]` of any layer      weight `[out, in, *window]`, of a linear layer
-                                                  flattened to `[out, in * window]`
-    scale, bias, mean, var                        weight, bias, running_mean, running_var
-
-The first linear layer of a VGG reads torch's channel-major `[C, 7, 7]`; gcpatch's kernel
-`[7, 7, C, out]` is that rule with a window. `num_batches_tracked`, which counts training steps, is
-left out on the way here and written as zero on the way back.
-"""
-
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from flax import nnx
 
-from convert import ConvertError
+from convert import ConvertError, heads
+from convert.leaves import Leaf, counters, leaves_of
 from convert.operators import torch, torchvision
+from convert.settings import Settings
+from convert.state_dicts import listed
+from convert.tensors import oddity
 from convert.twins import twin as twin
 from convert.twins import twin_of as twin_of
 from convert.weights import Weights as Weights
-from convert.weights import first_line
+from convert.weights import default_categories, first_line
 from convert.weights import load_weights as load_weights
 from gcpatch.files import atomic_write
-from gcpatch.networks import Network, create, fill, parameters
+from gcpatch.networks import NAMES, Network, Preprocessing, checkpoints, create, fill, parameters
+from gcpatch.networks.manifests import preprocessing_of, read_manifest
 
 VERSIONS = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
-TORCH_NAMES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-LISTED = 10
+NOTHING, USUAL = Settings(), Preprocessing()
 
 
-class _Leaf(NamedTuple):
-    """One parameter: its key and shape here (`[*window, in, out]`) and in torch."""
+class Converted(NamedTuple):
+    """A network of PyTorch's weights.
 
-    key: str
-    shape: tuple[int, ...]
-    torch_key: str
-    torch_shape: tuple[int, ...]
+    Attributes:
+        network: it.
+        state_dict: what it was made of, by torchvision's names.
+        source: where that comes from.
+        notes: sentences on what was taken, and what that assumes.
+    """
 
-
-def _leaves(network: Network) -> list[_Leaf]:
-    modules = {".".join(map(str, path)): module for path, module in nnx.iter_modules(network)}
-    leaves = []
-    for key, value in parameters(network).items():
-        owner, _, word = key.rpartition(".")
-        torch_shape = value.shape
-        if word == "kernel":
-            *window, inputs, outputs = value.shape
-            torch_shape = (outputs, inputs, *window)
-            if not isinstance(modules[owner], nnx.Conv):
-                torch_shape = (outputs, math.prod(torch_shape[1:]))
-        leaves.append(_Leaf(key, value.shape, f"{owner}.{TORCH_NAMES[word]}", torch_shape))
-    return leaves
+    network: Network
+    state_dict: dict[str, Any]
+    source: str
+    notes: tuple[str, ...]
 
 
-def _counters(leaves: list[_Leaf]) -> list[str]:
-    owners = [leaf.torch_key.rpartition(".")[0] for leaf in leaves if leaf.key.endswith(".mean")]
-    return [f"{owner}.num_batches_tracked" for owner in owners]
+def convert(
+    name: str | None,
+    weights: str | Path = "IMAGENET1K_V1",
+    settings: Settings = NOTHING,
+    key: str | None = None,
+) -> Converted:
+    """The network of PyTorch's weights, with all that makes it the network it is.
+
+    Args:
+        name: a network's; an alias or a checkpoint's folder, whose settings are taken; None for
+            the network that a file's tensors fit.
+        weights: as of `load_weights`.
+        settings: what the user says of it, which goes before all that is known.
+        key: which of several state_dicts in a file.
+
+    Raises:
+        UserError: there is no such network, no such weights, or they and the settings do not fit.
+    """
+    manifest = _manifest(name)
+    loaded = load_weights(manifest["network"] if manifest else name, weights, key)
+    known = preprocessing_of(manifest) if manifest else loaded.preprocessing
+    categories = tuple(manifest["categories"]) if manifest else loaded.categories
+    network = from_torch(loaded.state_dict, loaded.name, categories, known or USUAL)
+    if manifest:
+        network.name, network.target_layer = manifest["name"], manifest["target_layer"]
+    settings.apply(network)
+    assumed = () if known else settings.assumed(network.preprocessing)
+    return Converted(network, loaded.state_dict, loaded.source, (*loaded.notes, *assumed))
+
+
+def _manifest(name: str | None) -> dict[str, Any] | None:
+    """What is known of an alias or a checkpoint's folder; nothing of a network's own name."""
+    if name is None or name in NAMES:
+        return None
+    folder = checkpoints.found(name)
+    return read_manifest(folder) if folder else None
 
 
 def from_torch(
-    state_dict: Mapping[str, Any], name: str, categories: tuple[str, ...] | None = None
+    state_dict: Mapping[str, Any],
+    name: str,
+    categories: tuple[str, ...] | None = None,
+    preprocessing: Preprocessing = USUAL,
 ) -> Network:
     """The network `name` with the weights of a torchvision state_dict, copied.
 
-    float64 stays where jax_enable_x64 is set, all else becomes float32.
+    The number of classes is the last layer's, and the widths of a VGG's hidden layers are those of
+    the tensors. float64 stays where jax_enable_x64 is set, all else becomes float32.
 
     Raises:
         ConvertError: keys are missing, unknown, misshapen, or no finite floating-point
-            tensors.
+            tensors; there are fewer than two classes, or not as many as categories.
         UserError: there is no network of this name.
     """
-    network = create(name, categories)
-    leaves = _leaves(network)
+    if name not in NAMES:
+        create(name)  # raises, listing the names that there are
+    count = heads.classes_of(state_dict, name)
+    if categories is None and count is not None:
+        categories = default_categories(name, count)
+    if count is not None and categories is not None and count != len(categories):
+        raise ConvertError(
+            f"the head {heads.head_of(name)} has {count} outputs, and there are "
+            f"{len(categories)} classes' names"
+        )
+    network = create(name, categories, preprocessing, heads.options_of(state_dict, name))
+    leaves = leaves_of(network)
     if found := _problems(state_dict, leaves):
         raise ConvertError(f"these are not the weights of {name}; {'; '.join(found)}")
     return fill(network, {leaf.key: _inward(state_dict[leaf.torch_key], leaf) for leaf in leaves})
@@ -91,12 +114,12 @@ def from_torch(
 
 def to_torch(network: Network) -> dict[str, Any]:
     """The state_dict that torchvision's module of this network loads with `strict=True`."""
-    values, leaves = parameters(network), _leaves(network)
+    values, leaves = parameters(network), leaves_of(network)
     tensors = {leaf.torch_key: _outward(values[leaf.key], leaf) for leaf in leaves}
-    return tensors | {key: torch.zeros((), dtype=torch.int64) for key in _counters(leaves)}
+    return tensors | {key: torch.zeros((), dtype=torch.int64) for key in counters(tensors)}
 
 
-def _inward(tensor: Any, leaf: _Leaf) -> np.ndarray:
+def _inward(tensor: Any, leaf: Leaf) -> np.ndarray:
     tensor = tensor.detach().cpu()
     value = (tensor if tensor.dtype == torch.float64 else tensor.float()).numpy()
     if leaf.key.endswith(".kernel"):
@@ -106,37 +129,34 @@ def _inward(tensor: Any, leaf: _Leaf) -> np.ndarray:
     return np.array(value, order="C")  # a copy: JAX may keep this very memory
 
 
-def _outward(value: Any, leaf: _Leaf) -> Any:
+def _outward(value: Any, leaf: Leaf) -> Any:
     array = np.asarray(value)
     if leaf.key.endswith(".kernel"):
         array = array.transpose(-1, -2, *range(array.ndim - 2))
     return torch.from_numpy(np.array(array, order="C").reshape(leaf.torch_shape))
 
 
-def _problems(given: Mapping[str, Any], leaves: list[_Leaf]) -> list[str]:
+def _problems(given: Mapping[str, Any], leaves: list[Leaf]) -> list[str]:
     """What keeps a state_dict from covering these leaves exactly, in torch's names."""
-    wanted, ignorable = {leaf.torch_key: leaf.torch_shape for leaf in leaves}, _counters(leaves)
+    wanted = {leaf.torch_key: leaf.torch_shape for leaf in leaves}
+    ignorable = counters(wanted)
     found = {key: given[key] for key in wanted if key in given}
-    tensors = {key: value for key, value in found.items() if isinstance(value, torch.Tensor)}
+    odd = [f"{key} ({why})" for key, value in found.items() if (why := oddity(value))]
+    if odd:  # of which no shape means anything
+        return [f"no plain floating-point tensor: {listed(odd, 2)}"]
     kinds = {
         "missing": [key for key in wanted if key not in given],
         "unknown": [str(key) for key in given if key not in wanted and key not in ignorable],
         "misshapen": [
             f"{key} {tuple(value.shape)} instead of {wanted[key]}"
-            for key, value in tensors.items()
+            for key, value in found.items()
             if tuple(value.shape) != wanted[key]
         ],
-        "no floating-point tensor": [
-            key for key in found if not (key in tensors and tensors[key].is_floating_point())
-        ],
-        "not finite": [key for key, value in tensors.items() if not bool(value.isfinite().all())],
     }
-    return [f"{kind}: {_listed(keys)}" for kind, keys in kinds.items() if keys]
-
-
-def _listed(keys: list[str]) -> str:
-    more = len(keys) - LISTED
-    return ", ".join(keys[:LISTED]) + (f" and {more} more" if more > 0 else "")
+    if not any(kinds.values()):
+        infinite = [key for key, value in found.items() if not bool(value.isfinite().all())]
+        kinds = {"not finite": infinite}
+    return [f"{kind}: {listed(keys)}" for kind, keys in kinds.items() if keys]
 
 
 def save_torch(network: Network, path: str | Path) -> None:

@@ -14,17 +14,18 @@ from tqdm import tqdm
 from convert import ConvertError, reference
 from convert.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
 from convert.operators import torch
-from convert.torchvision import from_torch, load_weights, to_torch
+from convert.torchvision import convert, load_weights, to_torch
+from convert.weights import PRE
 from gcpatch.attacks import regions
 from gcpatch.attacks.regions import Patch, Region
 from gcpatch.attacks.settings import OPTIMIZERS
 from gcpatch.data import sources
 from gcpatch.data.scenes import draw_batch
 from gcpatch.errors import UserError
-from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, create, random
+from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, random
+from gcpatch.networks.manifests import read_manifest
 from gcpatch.report.records import read_records
 
-SIZE = 224
 IMAGES, MINI_IMAGES, RANDOM_IMAGES = 12, 200, 4
 STEPS, MINI_STEPS = 10, 30
 OF_LARGE = ("sign", "adam")  # optimisers; the minis' cover all, at a hundredth of the cost
@@ -39,10 +40,14 @@ def names_of(names: Sequence[str], weights: str | None) -> list[str]:
     """
     found = [name for given in names for name in ((*PAPER, *MINIS) if given == "all" else (given,))]
     for name in found:
-        if name not in NAMES:
-            create(name)  # raises, listing the names that there are
-    ready = found if weights else (*checkpoints.installed(), *MINIS)
-    missing = [name for name in dict.fromkeys(found) if name not in ready]
+        if name not in NAMES and checkpoints.found(name) is None:
+            checkpoints.load(name)  # raises, listing the names that there are
+    ready = found if weights else MINIS
+    missing = [
+        name
+        for name in dict.fromkeys(found)
+        if name not in ready and checkpoints.found(name) is None
+    ]
     if missing:
         raise UserError(
             f"not converted yet: {', '.join(missing)}; run `gcpatch convert NAME` for each, "
@@ -55,35 +60,38 @@ def pair(name: str, weights: str | None) -> tuple[Network, Mapping[str, Any]]:
     """A network, and the state_dict that PyTorch shall compute with.
 
     Args:
-        name: one of `gcpatch.networks.NAMES`.
-        weights: torchvision's name of the weights, a state_dict's file, or "random"; None for
-            the converted checkpoint, or the bundled one, beside the weights that it was made of.
+        name: one of `gcpatch.networks.NAMES`, an alias, or a checkpoint's folder.
+        weights: torchvision's name of the weights, a file, a checkpoint's folder, or "random";
+            None for the converted checkpoint, or the bundled one, beside the weights that it was
+            made of: torchvision's, or else those written back.
 
     Raises:
         ConvertError: there are no such weights, or they are not this network's.
         CheckpointError: it is not converted.
     """
-    if weights not in (None, "random"):
-        found = load_weights(name, weights)
-        return from_torch(found.state_dict, name, found.categories), found.state_dict
+    if weights not in (None, "random") and not Path(weights).expanduser().is_dir():
+        found = convert(name, weights)
+        return found.network, found.state_dict
     network = checkpoints.load(name, weights)
-    source = "" if weights else checkpoints.installed().get(name, {}).get("source", "")
-    if source.startswith("torchvision "):
-        return network, load_weights(name, source.split()[1]).state_dict
+    folder = None if weights else checkpoints.found(name)
+    source = read_manifest(folder)["source"] if folder else ""
+    if source.startswith(PRE):
+        return network, load_weights(network.architecture, source.split()[1]).state_dict
     if " sha256 " in source:
         file = source.split(" sha256 ")[0]
         raise ConvertError(f"{name} was converted from {file}: verify it with `--weights {file}`")
     return network, to_torch(network)
 
 
-def pictures(name: str, folder: Path | None) -> UInt8[np.ndarray, "n size size 3"]:
-    """A folder's images, or scenes and random pixels."""
+def pictures(network: Network, folder: Path | None) -> UInt8[np.ndarray, "n size size 3"]:
+    """A folder's images, or scenes and random pixels, of the size that the network takes."""
+    size, name = network.preprocessing.size, network.architecture
     if folder is not None:
-        found = sources.find([folder], SIZE, "stretch")
+        found = sources.find([folder], size, "stretch")
         return np.stack([item.read().pixels for item in found.items])
     count = (MINI_IMAGES if name in MINIS else IMAGES) - RANDOM_IMAGES
-    scenes = np.rint(np.asarray(draw_batch(0, count, size=SIZE).image) * 255).astype(np.uint8)
-    shape = (RANDOM_IMAGES, SIZE, SIZE, 3)
+    scenes = np.rint(np.asarray(draw_batch(0, count, size=size).image) * 255).astype(np.uint8)
+    shape = (RANDOM_IMAGES, size, size, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return np.concatenate([scenes[:1], noise, scenes[1:]])
 
@@ -103,9 +111,10 @@ def verify(
     if steps is not None and steps < 0:
         raise UserError(f"steps is {steps}; it must be at least 0")
     network, state_dict = pair(name, weights)
-    images = pictures(name, folder)
-    steps = (MINI_STEPS if name in MINIS else STEPS) if steps is None else steps
-    optimizers = tuple(OPTIMIZERS) if name in MINIS else OF_LARGE
+    images = pictures(network, folder)
+    mini = network.architecture in MINIS
+    steps = (MINI_STEPS if mini else STEPS) if steps is None else steps
+    optimizers = tuple(OPTIMIZERS) if mini else OF_LARGE
     tasks = len(images) + min(LOSSES_ON, len(images)) + (len(optimizers) if steps else 0)
     with tqdm(total=tasks, desc=name, unit=" comparisons", dynamic_ncols=True, disable=None) as bar:
         return compare(network, state_dict, images, precision, steps, optimizers, bar.update)
@@ -186,9 +195,10 @@ def _sources(
     if weights not in (None, "random"):
         yield lambda: pair(name, weights)[0]
         return
-    if weights is None and (name in MINIS or name in checkpoints.installed()):
+    if weights is None and (name in MINIS or checkpoints.found(name) is not None):
         yield lambda: checkpoints.load(name)
-    yield lambda: random(name, settings.get("seed", 0))
+    if name in NAMES:
+        yield lambda: random(name, settings.get("seed", 0))
 
 
 def _look(

@@ -1,49 +1,72 @@
 """Where torch's weights come from: torchvision's downloads, or a file that the user brings."""
 
 import hashlib
-import re
-import zipfile
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convert import ConvertError
-from convert.operators import torch, torchvision
+from convert import ConvertError, files, heads, state_dicts
+from convert.files import first_line as first_line
+from convert.leaves import counters, shapes_of
+from convert.operators import torchvision
 from gcpatch.data import scenes
-from gcpatch.networks import MINIS, NAMES, create
+from gcpatch.networks import MINIS, NAMES, Preprocessing, create
 
-HEADS = ("fc.bias", "classifier.6.bias")  # as long as there are classes
+PRE = "torchvision "  # what a source begins with that names torchvision's weights
 
 
 class Weights(NamedTuple):
-    """A state_dict, the classes' names, and a sentence on where they come from."""
+    """A state_dict by torchvision's names, and what is known of it.
+
+    Attributes:
+        state_dict: the tensors.
+        categories: the classes' names, if there is a last layer.
+        source: where they come from.
+        name: the network's, in the zoo.
+        preprocessing: what the network takes images as, where that is known.
+        notes: sentences on what was taken, and what that assumes.
+    """
 
     state_dict: dict[str, Any]
     categories: tuple[str, ...] | None
     source: str
+    name: str
+    preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = ()
 
 
-def load_weights(name: str, weights: str | Path = "IMAGENET1K_V1") -> Weights:
+def load_weights(
+    name: str | None, weights: str | Path = "IMAGENET1K_V1", key: str | None = None
+) -> Weights:
     """torchvision's weights by their enum name (V1 are the paper's), or a state_dict from a file.
 
-    torchvision downloads, verifies and caches the former. A file may be nested under `state_dict`
-    and its keys may begin with `module.`; it is read without running any code in it.
+    torchvision downloads, verifies and caches the former. A file is read without running any code
+    in it, and searched for the tensors whose names fit the network (`state_dicts.find`).
+
+    Args:
+        name: the network's; None for the one that a file's names and shapes fit.
+        weights: torchvision's name of them, or a file.
+        key: which of several state_dicts in a file.
 
     Raises:
         ConvertError: no such weights, no network to fetch them with, or a file that is missing,
-            damaged, not torch's, or holds other objects than tensors.
+            damaged, or holds no weights that fit.
         UserError: there is no network of this name.
     """
-    choices = _choices(name)
+    choices = _choices(name) if name else {}
     full_names = {f"{type(member).__name__}.{key}": member for key, member in choices.items()}
-    if member := {**choices, **full_names}.get(str(weights)):
+    if name and (member := {**choices, **full_names}.get(str(weights))):
         categories = tuple(member.meta["categories"])
-        return Weights(_download(name, member), categories, f"torchvision {member.name}")
+        state_dict = _download(name, member)
+        return Weights(state_dict, categories, PRE + member.name, name, _preprocessing(member))
     path = Path(weights).expanduser()
-    if path.suffix not in (".pth", ".pt") and not path.exists() and path.name == str(weights):
+    known = path.suffix in (".pth", ".pt", ".safetensors") or path.exists()
+    if name and not known and path.name == str(weights):
         raise ConvertError(
             f"{name} has no weights {str(weights)!r}; choose {', '.join([*choices, 'a FILE.pth'])}"
         )
-    return _from_file(name, path)
+    return _from_file(name, path, key)
 
 
 def _choices(name: str) -> dict[str, Any]:
@@ -54,6 +77,18 @@ def _choices(name: str) -> dict[str, Any]:
         return {}
     members = torchvision.models.get_model_weights(name).__members__
     return {key: member for key, member in members.items() if member.meta["categories"]}
+
+
+def _preprocessing(member: Any) -> Preprocessing:
+    """What torchvision says of the images that its weights take."""
+    said = member.transforms()
+    return Preprocessing(
+        tuple(said.mean),
+        tuple(said.std),
+        said.crop_size[0],
+        said.resize_size[0],
+        said.interpolation.value,
+    )
 
 
 def _download(name: str, member: Any) -> dict[str, Any]:
@@ -67,61 +102,83 @@ def _download(name: str, member: Any) -> dict[str, Any]:
         ) from error
 
 
-def _from_file(name: str, path: Path) -> Weights:
+def _from_file(name: str | None, path: Path, key: str | None) -> Weights:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ConvertError(f"{path} cannot be read: {error.strerror}") from error
-    official = {Path(member.url).name for member in _choices(name).values()}
+    official = {Path(member.url).name: member for member in _choices(name).values()} if name else {}
     if path.name in official and not digest.startswith(path.stem.rpartition("-")[2]):
         raise ConvertError(
             f"{path} is incomplete or altered: its sha256 begins with {digest[:8]} and not as "
             "the file's name, where torchvision states it; fetch it again"
         )
-    state_dict = _unpickle(path)
-    head = next((state_dict[key] for key in HEADS if key in state_dict), None)
-    return Weights(state_dict, _categories(name, head), f"{path.name} sha256 {digest}")
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
-    """The state_dict in a file that torch.save wrote, without the wrappings that people use."""
+    content = files.read(path)
     try:
-        _check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises what its readers happen to run into
-        if refused := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ConvertError(
-                f"{path} holds a pickled {refused[1]}, which could run code and is not read: "
-                "save the weights alone, torch.save(model.state_dict(), FILE)"
-            ) from error
-        reason = f"it is damaged or not a file of torch.save ({first_line(error)})"
-        raise ConvertError(f"{path} cannot be read: {reason}") from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not (isinstance(content, dict) and all(isinstance(key, str) for key in content)):
-        raise ConvertError(f"{path} holds a {type(content).__name__} instead of a state_dict")
-    prefix = "module." if all(key.startswith("module.") for key in content) else ""
-    return {key.removeprefix(prefix): value for key, value in content.items()}
+        name = name or _guess(content, key)
+        found = state_dicts.find(content, shapes(name), key)
+        head = heads.settle(found.tensors, name)
+        count = heads.classes_of(head.state_dict, name)
+    except ConvertError as error:
+        raise ConvertError(f"{path}: {error}") from None
+    taken = _taken(found.label, found.prefix, found.left_out)
+    notes = tuple(note for note in (taken, head.note) if note)
+    known = _preprocessing(official[path.name]) if path.name in official else None
+    categories = None if count is None else default_categories(name, count)
+    source = f"{path.name} sha256 {digest}"
+    return Weights(head.state_dict, categories, source, name, known, notes)
 
 
-def _check_archive(path: Path) -> None:
-    """Compares the checksums in a zip archive, which torch.load does not."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if part := archive.testzip():
-                raise ValueError(f"the checksum of {part} in it is wrong")
+@cache
+def shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors that torchvision's network of this name has, by torch's keys."""
+    return shapes_of(create(name))
 
 
-def _categories(name: str, head: Any) -> tuple[str, ...] | None:
-    """Names for as many classes as the last layer's bias `[classes]` has."""
-    if not isinstance(head, torch.Tensor) or head.ndim != 1:
-        return None  # from_torch says what is wrong
+def _guess(content: Any, key: str | None) -> str:
+    """The network whose names and shapes a file's tensors have, but for the head.
+
+    Raises:
+        ConvertError: there is none, or the file holds no weights.
+    """
+    misfits: dict[str, int] = {}
+    for name in NAMES:
+        body = {one: shape for one, shape in shapes(name).items() if not _is_head(one)}
+        several = state_dicts.candidates(content, body, key)
+        misfits[name] = min(_misfits(one.tensors, body) for one in several)
+        if not misfits[name]:
+            return name
+    nearest = min(misfits, key=misfits.__getitem__)
+    raise ConvertError(
+        f"its tensors are those of no network that is known by name (nearest is {nearest}, with "
+        f"{misfits[nearest]} that differ): name one, or {heads.WHOLE}"
+    )
+
+
+def _misfits(tensors: Mapping[str, Any], body: Mapping[str, tuple[int, ...]]) -> int:
+    """How many names are missing, unknown or of another shape, but for the head."""
+    found = {key: tuple(value.shape) for key, value in tensors.items() if not _is_head(key)}
+    unknown = found.keys() - body.keys() - set(counters(body))
+    return len(unknown) + sum(found.get(key) != shape for key, shape in body.items())
+
+
+def _is_head(key: str) -> bool:
+    return key.startswith(("fc.", "classifier."))
+
+
+def _taken(label: str, prefix: str, left_out: Iterable[str]) -> str | None:
+    """What was taken of a file, unless it was all of it."""
+    where = f"took {label}" if label else "took all tensors"
+    off = f" without {prefix!r} before the names" if prefix else ""
+    beside = list(left_out)
+    rest = f"; left out {state_dicts.listed(beside)}" if beside else ""
+    return where + off + rest if off or rest or label else None
+
+
+def default_categories(name: str, count: int) -> tuple[str, ...]:
+    """Names for so many classes: the scenes' or ImageNet's where the number is theirs."""
     known = scenes.CATEGORIES
     if name not in MINIS:
         known = tuple(_choices(name)["IMAGENET1K_V1"].meta["categories"])
-    return known if len(head) == len(known) else tuple(f"class {i}" for i in range(len(head)))
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, without the advice below it."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return known if count == len(known) else tuple(f"class {i}" for i in range(count))

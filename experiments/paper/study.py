@@ -16,10 +16,9 @@ from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Losses
 from gcpatch.cli.attack import MOST_ON_ACCELERATOR, MOST_ON_CPU
-from gcpatch.cli.options import IMAGE_SIZE
 from gcpatch.data import images, sources
 from gcpatch.errors import UserError
-from gcpatch.networks import MINIS, PAPER, checkpoints
+from gcpatch.networks import MINIS, PAPER, Preprocessing, checkpoints
 from gcpatch.report import figures
 from gcpatch.report.records import read_records
 from gcpatch.runs import campaign
@@ -27,6 +26,7 @@ from gcpatch.runs.journal import Journal
 from gcpatch.runs.options import Options
 from gcpatch.runs.progress import ConsoleProgress
 
+IMAGE_SIZE = Preprocessing().size
 SEED = 3  # of the scenes, which no training saw
 TITLES = ("VGG19", "VGG19-BN", "Wide ResNet101", "ResNeXt101")  # as the paper writes them
 NETWORKS = {"mini": MINIS, "full": PAPER}

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import IMAGE_SIZE, add_json, add_verb
+from gcpatch.cli.options import add_json, add_verb
 from gcpatch.errors import UserError
 
 HEAD = ("network", "patch", "batch", "variant", "image-steps/s", "s/step", "memory", "compile")
@@ -42,10 +42,9 @@ def run(options: argparse.Namespace) -> int:
 
     names = options.networks.split(",")
     sizes, batches = _numbers("sizes", options.sizes), _numbers("batches", options.batches)
-    for name in names:
-        create(name)
-    for size in sizes:
-        Patch(size=size).corner(IMAGE_SIZE, IMAGE_SIZE)
+    for name, size in itertools.product(names, sizes):
+        side = create(name).preprocessing.size
+        Patch(size=size).corner(side, side)
     if options.repeats < 1:
         raise UserError(f"repeats is {options.repeats}; it must be at least 1")
     measures = measures_of_variants()

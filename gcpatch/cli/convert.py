@@ -1,10 +1,24 @@
 """`gcpatch convert`: PyTorch's weights into a checkpoint, and back."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
+from gcpatch.cli import printing
 from gcpatch.cli.options import add_verb
+from gcpatch.errors import UserError
+
+SETTINGS: tuple[tuple[str, str, str], ...] = (  # flag, what goes with it, help
+    ("mean", "R,G,B", "the channels' means in pixels of 0 to 1 (default: torchvision's)"),
+    ("std", "R,G,B", "their standard deviations (default: torchvision's)"),
+    ("size", "PIXELS", "the side of the images that the network takes (default 224)"),
+    ("resize", "PIXELS", "the shorter side before `--resize-mode crop` cuts (default 256)"),
+    ("interpolation", "NAME", "of that resizing: bilinear (default) or bicubic"),
+    ("classes", "FILE", "the classes' names: one a line, or JSON"),
+    ("layer", "NAME", "the layer that Grad-CAM explains (default: the last map)"),
+    ("name", "ALIAS", "a name of its own, which `--model ALIAS` finds"),
+)
 
 
 def add(verbs: Any) -> None:
@@ -13,20 +27,31 @@ def add(verbs: Any) -> None:
         verbs,
         "convert",
         run=run,
-        summary="turn torchvision weights into a checkpoint, or back",
-        example="gcpatch convert vgg19_bn --weights vgg19_bn-c79401a0.pth",
+        summary="turn PyTorch weights into a checkpoint, or back",
+        example="gcpatch convert vgg16 --weights mine.pth --classes classes.txt --name photos",
     )
-    parser.add_argument("name", metavar="NAME", help="a network; `gcpatch models` lists them")
+    parser.add_argument(
+        "network",
+        nargs="?",
+        metavar="NAME",
+        help="a network, as `gcpatch models` lists them (default: the one whose names and shapes the file has); with --to-torch also an alias or a checkpoint's folder",
+    )
     parser.add_argument(
         "--weights",
-        metavar="ENUM|FILE.pth",
-        help="torchvision's name of the weights (default IMAGENET1K_V1, downloaded), a state_dict, or random; with --to-torch a checkpoint folder",
+        metavar="ENUM|FILE",
+        help="torchvision's name of the weights (default IMAGENET1K_V1, downloaded), a file of torch.save or safetensors, or random; with --to-torch a checkpoint folder",
     )
+    parser.add_argument("--key", metavar="NAME", help="which of several state_dicts in the file")
+    for name, metavar, text in SETTINGS:
+        parser.add_argument(f"--{name}", metavar=metavar, help=text)
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         help="where to write (default: the user's cache, where `--model NAME` finds it)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace another checkpoint of the same name"
     )
     parser.add_argument(
         "--to-torch",
@@ -37,26 +62,88 @@ def add(verbs: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes a checkpoint, or with `--to-torch` a state_dict."""
-    from gcpatch.networks import checkpoints, create, random
+    if options.network is None and (options.to_torch or options.weights is None):
+        raise UserError("name a network, or a file of weights with --weights FILE")
+    return _back(options) if options.to_torch else _forth(options)
 
-    create(options.name)
-    if options.to_torch:
-        from convert import torchvision
 
-        path = (options.out or Path()) / f"{options.name}.pth"
-        torchvision.save_torch(checkpoints.load(options.name, options.weights), path)
-        print(f"{options.name} as a state_dict: {path}")
-        return 0
-    if options.weights == "random":
-        network, source, versions = random(options.name), "random seed 0", None
-    else:
-        from convert import torchvision
+def _back(options: argparse.Namespace) -> int:
+    from convert import torchvision
+    from gcpatch.networks import checkpoints
 
-        weights = options.weights or "IMAGENET1K_V1"
-        state, categories, source = torchvision.load_weights(options.name, weights)
-        network = torchvision.from_torch(state, options.name, categories)
-        versions = torchvision.VERSIONS
-    folder = options.out or checkpoints.home() / options.name
-    checkpoints.save(network, folder, source, versions)
-    print(f"{options.name} from {source}: {folder}")
+    network = checkpoints.load(options.network, options.weights)
+    path = (options.out or Path()) / f"{network.name}.pth"
+    torchvision.save_torch(network, path)
+    print(f"{network.name} as a state_dict: {path}")
     return 0
+
+
+def _forth(options: argparse.Namespace) -> int:
+    from gcpatch.networks import NAMES, checkpoints, create
+
+    if options.network is not None and options.network not in NAMES:
+        create(options.network)  # raises, listing the names that there are
+    settings = _settings(options)
+    network, source, versions, notes = _converted(options, settings)
+    folder = options.out or checkpoints.home() / network.name
+    if not options.force:
+        checkpoints.check_same(network, folder)
+    checkpoints.save(network, folder, source, versions)
+    for note in notes:
+        printing.warn(note, options.verb)
+    print(f"{network.name} from {source}: {folder}")
+    return 0
+
+
+def _converted(options: argparse.Namespace, settings: Any) -> tuple[Any, str, Any, Any]:
+    """The network, where it comes from, the packages that had a part in it, and notes."""
+    from gcpatch.networks import random
+
+    if options.weights == "random":
+        network = random(options.network)
+        settings.apply(network)
+        return network, "random seed 0", None, ()
+    from convert import torchvision
+
+    weights = options.weights or "IMAGENET1K_V1"
+    made = torchvision.convert(options.network, weights, settings, options.key)
+    return made.network, made.source, torchvision.VERSIONS, made.notes
+
+
+def _settings(options: argparse.Namespace) -> Any:
+    """What the options say of the network.
+
+    Raises:
+        UserError: a value cannot be read.
+    """
+    from convert.settings import Settings, check_alias, read_categories
+
+    check_alias(options.name)
+    return Settings(
+        mean=_channels("mean", options.mean),
+        std=_channels("std", options.std),
+        size=_pixels("size", options.size),
+        resize=_pixels("resize", options.resize),
+        interpolation=options.interpolation,
+        categories=read_categories(Path(options.classes)) if options.classes else None,
+        layer=options.layer,
+        name=options.name,
+    )
+
+
+def _channels(what: str, text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError:
+        red = green = blue = math.nan
+    if not math.isfinite(red + green + blue):
+        raise UserError(f"--{what} is {text!r}; it must be three numbers, R,G,B, as 0.5,0.5,0.5")
+    return red, green, blue
+
+
+def _pixels(what: str, text: str | None) -> int | None:
+    if text is not None and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise UserError(f"--{what} is {text!r}; it must be a whole number of pixels from 1")
+    return None if text is None else int(text)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import IMAGE_SIZE, add_json, add_verb, command
+from gcpatch.cli.options import add_json, add_verb, command
 
 SCENES, STEPS, SEED = 4, 300, 7
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         for network in networks:
             items = [
                 item._replace(id=f"{network.name}-{item.id}")
-                for item in sources.from_scenes(SEED, SCENES, IMAGE_SIZE)
+                for item in sources.from_scenes(SEED, SCENES, network.preprocessing.size)
             ]
             records += campaign.run(
                 journal, network, items, patch, attack, batch=SCENES, watch=watch

@@ -5,11 +5,12 @@ from typing import Any
 
 from gcpatch.cli import printing
 from gcpatch.cli.options import (
-    IMAGE_SIZE,
     add_images_and_model,
     add_json,
     add_named,
     add_verb,
+    find_images,
+    load_network,
     writing_to,
 )
 from gcpatch.errors import UserError
@@ -48,15 +49,14 @@ def run(options: argparse.Namespace) -> int:
     import jax.numpy as jnp
     import numpy as np
 
-    from gcpatch.data import images, labels, sources
+    from gcpatch.data import images, labels
     from gcpatch.explainers import registry
-    from gcpatch.networks import checkpoints
     from gcpatch.report import figures
 
     choose("method", options.method)
     choose("resize mode", options.resize_mode)
-    items, notes = sources.find(options.images, IMAGE_SIZE, options.resize_mode, options.out)
-    network = checkpoints.load(options.model, options.weights)
+    network = load_network(options.model, options.weights)
+    items, notes = find_images(options, network, options.out)
     label = None if options.label == "top" else labels.find(options.label, network.categories)
     classify = jax.jit(lambda network, image: network(image))
     explain = registry.compiled(options.method)
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
             "label": {"id": explained, "name": network.categories[explained]},
             "probability": float(odds[explained] / odds.sum()),
         }
-        values = figures.upsample(heat, IMAGE_SIZE)
+        values = figures.upsample(heat, network.preprocessing.size)
         folder = options.out / item.id
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,18 @@ from typing import Any
 from gcpatch.cli import printing
 from gcpatch.cli.options import add_json, add_verb
 
-HEAD = ("network", "parameters", "target layer", "classes", "weights")
+HEAD = (
+    "name",
+    "network",
+    "parameters",
+    "classes",
+    "size",
+    "mean",
+    "std",
+    "target layer",
+    "digest",
+    "weights",
+)
 
 
 def add(verbs: Any) -> None:
@@ -15,34 +26,24 @@ def add(verbs: Any) -> None:
         verbs,
         "models",
         run=run,
-        summary="list the networks and their weights",
+        summary="list the networks, what is converted, and their weights",
         example="gcpatch models",
     )
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints a row a network."""
-    import numpy as np
+    """Prints a row a network: of what is converted, as it is."""
+    from gcpatch.networks import NAMES, checkpoints
 
-    from gcpatch.networks import MINIS, NAMES, checkpoints, create, parameters
-
-    installed = checkpoints.installed()
+    converted, bundled = checkpoints.installed(), checkpoints.bundled()
     rows: list[dict[str, Any]] = []
-    for name in printing.track(NAMES, " networks"):
-        network = create(name)
-        trained = [
-            leaf for key, leaf in parameters(network).items() if not key.endswith((".mean", ".var"))
-        ]
-        bundled = "bundled" if name in MINIS else None
-        row = {
-            "name": name,
-            "parameters": sum(int(np.prod(leaf.shape)) for leaf in trained),
-            "target_layer": network.target_layer,
-            "classes": len(network.categories),
-            "weights": str(checkpoints.home() / name) if name in installed else bundled,
-        }
-        rows.append(row)
+    for name in printing.track(dict.fromkeys((*NAMES, *converted)), " networks"):
+        where = str(checkpoints.home() / name) if name in converted else None
+        if manifest := converted.get(name) or bundled.get(name):
+            rows.append(_row(manifest) | {"name": name, "weights": where or "bundled"})
+        else:
+            rows.append(_of_no_weights(name))
     if options.json:
         printing.as_json(rows)
     else:
@@ -50,11 +51,38 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _row(manifest: dict[str, Any]) -> dict[str, Any]:
+    known = {key: value for key, value in manifest.items() if key not in ("files", "versions")}
+    return known | {"classes": len(manifest["categories"])}
+
+
+def _of_no_weights(name: str) -> dict[str, Any]:
+    """What is known of a network before there are weights."""
+    from gcpatch.networks import create, manifests, parameters
+
+    network = create(name)
+    sizes = {key: leaf.size for key, leaf in parameters(network).items()}
+    return _row(manifests.identity(network)) | {
+        "name": name,
+        "parameters": sum(
+            size for key, size in sizes.items() if not key.endswith((".mean", ".var"))
+        ),
+        "digest": None,
+        "source": None,
+        "weights": None,
+    }
+
+
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["name"],
+        row["network"] if row["network"] != row["name"] else "",
         f"{row['parameters']:,}",
-        row["target_layer"],
         str(row["classes"]),
+        str(row["size"]),
+        ",".join(f"{value:g}" for value in row["mean"]),
+        ",".join(f"{value:g}" for value in row["std"]),
+        row["target_layer"],
+        (row["digest"] or "")[:8],
         row["weights"] or f"gcpatch convert {row['name']}",
     )

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gcpatch.cli import printing
 from gcpatch.errors import UserError
 from gcpatch.settings import default_of, names_of, settings_of
-
-IMAGE_SIZE = 224  # pixels, of every image that a verb reads
 
 
 class Named(argparse.Action):
@@ -87,6 +86,15 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Adds `--weights`, which means the same wherever it is."""
+    parser.add_argument(
+        "--weights",
+        metavar="random|DIR|ENUM|FILE",
+        help="seeded random weights, a checkpoint's folder, torchvision's name of weights or PyTorch's file (default: what `gcpatch convert` made)",
+    )
+
+
 def add_images_and_model(parser: argparse.ArgumentParser) -> None:
     """Adds the images, the network, and the folder to write to."""
     parser.add_argument(
@@ -96,13 +104,12 @@ def add_images_and_model(parser: argparse.ArgumentParser) -> None:
         help="image files, folders, globs, manifests (.csv, .jsonl) or archives (.tar)",
     )
     parser.add_argument(
-        "--model", required=True, metavar="NAME", help="a network; `gcpatch models` lists them"
+        "--model",
+        required=True,
+        metavar="NAME|ALIAS|DIR",
+        help="a network or an alias, as `gcpatch models` lists them, or a checkpoint's folder",
     )
-    parser.add_argument(
-        "--weights",
-        metavar="random|DIR",
-        help="seeded random weights, or a checkpoint's folder (default: what `gcpatch convert` made)",
-    )
+    add_weights(parser)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="the folder to write to"
     )
@@ -110,9 +117,48 @@ def add_images_and_model(parser: argparse.ArgumentParser) -> None:
         parser,
         "--resize-mode",
         registry="resize mode",
-        text="how an image gets its size: as the paper (default stretch), or as torchvision",
+        text="how an image gets the size that the network takes: as the paper (default stretch), or as torchvision",
         metavar="MODE",
         default="stretch",
+    )
+
+
+def load_network(model: str, weights: str | None, seed: int = 0) -> Any:
+    """The network that `--model` and `--weights` name, in every verb alike.
+
+    Args:
+        model: a network's name, an alias, or a checkpoint's folder.
+        weights: a checkpoint's folder, "random", torchvision's name of weights, or PyTorch's file
+            of them, both of which are converted on the spot; None for what was converted.
+        seed: of random weights.
+
+    Raises:
+        UserError: there is no such network, or no such weights.
+    """
+    from gcpatch.networks import checkpoints
+
+    if weights in (None, "random") or Path(weights).expanduser().is_dir():
+        return checkpoints.load(model, weights, seed=seed)
+    from convert import torchvision
+
+    converted = torchvision.convert(model, weights)
+    for note in converted.notes:
+        printing.warn(note)
+    return converted.network
+
+
+def find_images(options: argparse.Namespace, network: Any, without: Path) -> Any:
+    """The images that the options name, to be read as the network takes them."""
+    from gcpatch.data import sources
+
+    taken = network.preprocessing
+    return sources.find(
+        options.images,
+        taken.size,
+        options.resize_mode,
+        without,
+        resize=taken.resize,
+        interpolation=taken.interpolation,
     )
 
 

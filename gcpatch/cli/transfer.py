@@ -1,11 +1,19 @@
 """`gcpatch transfer`: a run's adversarial images before other networks and explainers."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import add_json, add_named, add_verb, writing_to
+from gcpatch.cli.options import (
+    add_json,
+    add_named,
+    add_verb,
+    add_weights,
+    load_network,
+    writing_to,
+)
 from gcpatch.errors import UserError
 from gcpatch.settings import choose
 
@@ -28,6 +36,7 @@ def add(verbs: Any) -> None:
         metavar="NAME,...",
         help="the networks to show them to; they must know the run's targets by name",
     )
+    add_weights(parser)
     add_named(
         parser,
         "--methods",
@@ -56,17 +65,18 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints how many images fool each network and explainer, and writes the single results."""
     from gcpatch.evaluation import transfer
-    from gcpatch.networks import checkpoints
     from gcpatch.report import matrix, records
 
     methods = [choose("method", method) for method in options.methods.split(",")]
     if options.images is not None and options.images < 1:
         raise UserError(f"--images is {options.images}; it must be at least 1")
-    networks = [checkpoints.load(name) for name in options.models.split(",")]
+    networks = [load_network(name, options.weights) for name in options.models.split(",")]
     defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
     attacked = [
         image for folder in options.runs for image in records.attacked(folder, options.images)
     ]
+    for network in networks:
+        _check_sizes(attacked, network)
     rows = list(
         printing.track(transfer.transfer(attacked, networks, methods, defences), unit=" maps")
     )
@@ -81,3 +91,16 @@ def run(options: argparse.Namespace) -> int:
     else:
         printing.table(head=matrix.HEAD, rows=map(matrix.line, means))
     return 0
+
+
+def _check_sizes(attacked: Sequence[Any], network: Any) -> None:
+    """Raises UserError where a run's images are not of the size that a network takes."""
+    from gcpatch.data.images import read_png
+
+    for one in {image.run: image for image in attacked}.values():
+        found, wanted = read_png(one.picture).shape[0], network.preprocessing.size
+        if found != wanted:
+            raise UserError(
+                f"the images of {one.run} have {found} pixels a side and {network.name} takes "
+                f"{wanted}; a patch is only transferred between networks of the same size"
+            )

@@ -24,13 +24,13 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        metavar="NAME|all",
-        help="networks; all: the paper's four and the four minis",
+        metavar="NAME|ALIAS|DIR|all",
+        help="networks, aliases or checkpoints' folders; all: the paper's four and the four minis",
     )
     parser.add_argument(
         "--weights",
-        metavar="ENUM|FILE.pth|random",
-        help="torchvision's name of the weights, a state_dict, or seeded random weights (default: the converted checkpoint beside the weights that it was made of)",
+        metavar="random|DIR|ENUM|FILE",
+        help="seeded random weights, a checkpoint's folder, torchvision's name of weights or PyTorch's file (default: the converted checkpoint beside the weights that it was made of)",
     )
     parser.add_argument(
         "--images",

@@ -45,13 +45,17 @@ class ImageError(UserError):
 
 
 def read_image(
-    path: str | Path, size: int, resize_mode: str = "stretch", resize: int | None = None
+    path: str | Path,
+    size: int,
+    resize_mode: str = "stretch",
+    resize: int | None = None,
+    interpolation: str = "bilinear",
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The pixels that the command line sees of a file: `decode` of its bytes.
 
     Raises `ImageError` also where it cannot be read.
     """
-    return decode(read_bytes(path), path, size, resize_mode, resize)
+    return decode(read_bytes(path), path, size, resize_mode, resize, interpolation)
 
 
 def decode(
@@ -60,6 +64,7 @@ def decode(
     size: int,
     resize_mode: str = "stretch",
     resize: int | None = None,
+    interpolation: str = "bilinear",
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The picture in a file's bytes as 8-bit RGB; errors call it `name`.
 
@@ -74,8 +79,9 @@ def decode(
         resize_mode: `stretch` resizes both sides straight to `size`: INTER_AREA for a side that
             shrinks, INTER_LINEAR for one that grows. `crop` is torchvision's evaluation
             transform, pixel for pixel: the shorter side to `resize` by Pillow's (antialiased)
-            bilinear, then the centre.
+            interpolation, then the centre.
         resize: for `crop`, at least `size`; None for round(size * 256 / 224).
+        interpolation: for `crop`, bilinear or bicubic.
 
     Raises:
         ImageError: the file is damaged, cut short, not an image, above `MAX_PIXELS` (checked in
@@ -92,7 +98,9 @@ def decode(
         raise ValueError(f"resize must be from the size {size} to 20000, not {resize!r}.")
     with _refusals(name):
         image = _rgb(data)
-        return _stretch(image, size) if resize_mode == "stretch" else _crop(image, size, shorter)
+        if resize_mode == "stretch":
+            return _stretch(image, size)
+        return _crop(image, size, shorter, Image.Resampling[interpolation.upper()])
 
 
 def several_frames(data: bytes) -> bool:
@@ -298,11 +306,13 @@ def _stretch(image: Image.Image, size: int) -> np.ndarray:
     return cv2.resize(shrunk, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def _crop(image: Image.Image, size: int, shorter: int) -> np.ndarray:
+def _crop(
+    image: Image.Image, size: int, shorter: int, interpolation: Image.Resampling
+) -> np.ndarray:
     short = min(image.size)
     width, height = (int(shorter * side / short) for side in image.size)
     if width * height > MAX_PIXELS:
         raise ImageError(f"is too long and thin to resize its shorter side to {shorter}; crop it.")
     left, top = round((width - size) / 2), round((height - size) / 2)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    resized = image.resize((width, height), interpolation)
     return np.array(resized.crop((left, top, left + size, top + size)))

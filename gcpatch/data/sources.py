@@ -72,13 +72,17 @@ class _Reader:
     source: str
     size: int
     resize_mode: str
+    resize: int | None
+    interpolation: str
     path: str
     start: int
     length: int | None
 
     def __call__(self) -> Picture:
         data = self._data()
-        pixels = images.decode(data, self.source, self.size, self.resize_mode)
+        pixels = images.decode(
+            data, self.source, self.size, self.resize_mode, self.resize, self.interpolation
+        )
         return Picture(pixels, hashlib.sha256(data).hexdigest())
 
     def digest(self) -> str:
@@ -93,7 +97,13 @@ class _Reader:
 
 
 def find(
-    sources: Sequence[str | Path], size: int, resize_mode: str, without: Path | None = None
+    sources: Sequence[str | Path],
+    size: int,
+    resize_mode: str,
+    without: Path | None = None,
+    *,
+    resize: int | None = None,
+    interpolation: str = "bilinear",
 ) -> Found:
     """The images that `sources` name, each once, to be read as `images.read_image` does.
 
@@ -115,6 +125,7 @@ def find(
         size: of the pictures, in pixels.
         resize_mode: one of `images.RESIZE_MODES`.
         without: a folder of which nothing is taken: where the output goes.
+        resize, interpolation: as of `images.decode`.
 
     Raises:
         ImageError: a source cannot be read, is malformed or has no images; the message names it
@@ -158,7 +169,16 @@ def find(
         Item(
             image_id(identity),
             entry.source,
-            _Reader(entry.source, size, resize_mode, entry.path, entry.start, entry.length),
+            _Reader(
+                entry.source,
+                size,
+                resize_mode,
+                resize,
+                interpolation,
+                entry.path,
+                entry.start,
+                entry.length,
+            ),
             entry.target,
             entry.label,
             entry.listed,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gcpatch.errors import UserError
 from gcpatch.files import atomic_directory, make_folder
 from gcpatch.files import home as home
 from gcpatch.networks import NAMES, Network, create, fill, manifests, parameters, random
@@ -27,7 +28,8 @@ def load(name: str, weights: str | Path | None = None, seed: int = 0) -> Network
     """A network with weights, ready to use.
 
     Args:
-        name: one of `gcpatch.networks.NAMES`.
+        name: one of `gcpatch.networks.NAMES`, an alias that was converted, or a checkpoint's
+            folder.
         weights: a checkpoint's folder; "random" for seeded random weights; None for what was
             converted into `home()`, or else for the weights that come with the package.
         seed: of the random weights.
@@ -36,16 +38,15 @@ def load(name: str, weights: str | Path | None = None, seed: int = 0) -> Network
         UserError: there is no network of this name.
         CheckpointError: there are no such weights, or they are not whole.
     """
-    if name not in NAMES:
-        create(name)  # raises, listing the names that there are
     if weights == "random":
         return random(name, seed)
     if weights is not None:
         return read(weights, name)
-    folder, packaged = home() / name, _packaged(name)
-    if folder.exists():
-        return read(folder, name)
-    if packaged.is_file():
+    if folder := found(name):
+        return read(folder, None if is_folder(name) else name)
+    if name not in NAMES:
+        raise UserError(_unknown(name))
+    if (packaged := _packaged(name)).is_file():
         return _unpack(name, packaged)
     raise CheckpointError(
         f"{name} is not converted yet: run `gcpatch convert {name}` (downloads torchvision's "
@@ -54,17 +55,36 @@ def load(name: str, weights: str | Path | None = None, seed: int = 0) -> Network
     )
 
 
+def found(name: str) -> Path | None:
+    """The folder of a converted network by its name or alias, or the folder that `name` is."""
+    plain = Path(name).name == name
+    if plain and (folder := home() / name).exists():
+        return folder
+    return Path(name).expanduser() if is_folder(name) else None
+
+
+def is_folder(name: str) -> bool:
+    """Whether a network's name is the path of a checkpoint's folder instead."""
+    known = name in NAMES or (home() / name).exists()
+    return Path(name).name != name or (not known and Path(name, manifests.FILE).is_file())
+
+
+def _unknown(name: str) -> str:
+    names = ", ".join(dict.fromkeys((*NAMES, *installed())))
+    return f"there is no network {name!r}; choose one of {names}, or a checkpoint's folder"
+
+
 def installed() -> dict[str, dict[str, Any]]:
-    """The manifests of the checkpoints in `home()` by network; broken ones are left out."""
-    found = {}
-    for name in NAMES:
+    """The manifests of the checkpoints in `home()` by name or alias; broken ones are left out."""
+    manifest_of = {}
+    for folder in sorted(home().glob("*")):
         try:
-            manifest = manifests.read_manifest(home() / name)
+            manifest = manifests.read_manifest(folder)
         except CheckpointError:
             continue
-        if manifest["network"] == name:
-            found[name] = manifest
-    return found
+        if manifest["name"] == folder.name:
+            manifest_of[folder.name] = manifest
+    return manifest_of
 
 
 def bundled() -> dict[str, dict[str, Any]]:
@@ -108,6 +128,19 @@ def save(
     return manifest
 
 
+def check_same(network: Network, folder: Path) -> None:
+    """Raises CheckpointError where a folder holds a checkpoint of another digest."""
+    try:
+        there = manifests.read_manifest(folder.expanduser())
+    except CheckpointError:
+        return  # `save` says what is wrong with it
+    if there["digest"] != digest(network):
+        raise CheckpointError(
+            f"{there['name']} is converted already, from {there['source']} into {folder}: --force "
+            "replaces it, --name ALIAS keeps both"
+        )
+
+
 def _check_replaceable(folder: Path) -> None:
     """Raises CheckpointError where saving would delete what is no checkpoint of ours."""
     found = sorted(path.name for path in folder.glob("*"))
@@ -122,7 +155,7 @@ def read(folder: str | Path, name: str | None = None) -> Network:
 
     Args:
         folder: what `save` wrote.
-        name: the network that it should be; any if None.
+        name: the network, or its alias, that it should be; any if None.
 
     Raises:
         CheckpointError: it is no checkpoint, another network's, a newer gcpatch's, incomplete or
@@ -130,8 +163,8 @@ def read(folder: str | Path, name: str | None = None) -> Network:
     """
     folder = Path(folder).expanduser().resolve()
     manifest = manifests.read_manifest(folder)
-    if name not in (None, manifest["network"]):
-        raise CheckpointError(f"{folder} holds {manifest['network']} and not {name}")
+    if name not in (None, manifest["name"], manifest["network"]):
+        raise CheckpointError(f"{folder} holds {manifest['name']} and not {name}")
     manifests.check_files(folder / ARRAYS, manifest)
     arrays = _restore(folder)
     try:

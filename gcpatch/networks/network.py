@@ -43,12 +43,12 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __post_init__(self):
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if len(values) != 3 or not all(math.isfinite(value) for value in values):
-                raise UserError(f"{name} is {values}; it must be three finite numbers, R, G and B")
-        if min(self.std) <= 0:
-            raise UserError(f"std is {self.std}; it must be over 0 in each channel")
+        if len(self.mean) != 3 or not all(0 <= value <= 1 for value in self.mean):
+            raise UserError(
+                f"mean is {self.mean}; it must be three numbers from 0 to 1, R, G and B"
+            )
+        if len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
+            raise UserError(f"std is {self.std}; it must be three numbers over 0, R, G and B")
         if not 1 <= self.size <= self.resize <= MOST_PIXELS:
             raise UserError(
                 f"size is {self.size} and resize {self.resize}; size must be at least 1, and "

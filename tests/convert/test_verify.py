@@ -236,8 +236,7 @@ def no_shortcut_convolution_norm(network, patch):
 
 
 def explained_behind_the_pooling(network, patch):
-    network = rebuilt(network)
-    network.target_layer = "features.5"
+    patch.setattr(Network, "resolve", lambda self, layer=None: layer or "features.5")
     return network
 
 

@@ -8,13 +8,14 @@ from gcpatch.cli import printing
 from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.attack.settings import add_settings, region_and_attack
 from gcpatch.cli.options import (
-    IMAGE_SIZE,
     add_fields,
     add_images_and_model,
     add_json,
     add_verb,
     command,
+    find_images,
     given,
+    load_network,
 )
 from gcpatch.errors import UserError
 from gcpatch.runs.options import Options
@@ -58,22 +59,22 @@ def run(options: argparse.Namespace) -> int:
     """Attacks the images into a run's folder; returns 1 if one of them could not be done."""
     import jax
 
-    from gcpatch.data import hints, labels, sources
+    from gcpatch.data import hints, labels
     from gcpatch.explainers.cam import map_shape
-    from gcpatch.networks import checkpoints
     from gcpatch.report import page
     from gcpatch.runs import campaign, progress
     from gcpatch.runs.journal import Journal
 
     choose("resize mode", options.resize_mode)
     region, attack = region_and_attack(options)
-    region.place(IMAGE_SIZE, IMAGE_SIZE)
     how = Options(**given(options, Options))
     part = part_of(options)
     batch = _batch(options.batch)
-    found = sources.find(options.images, IMAGE_SIZE, options.resize_mode, part.folder)
-    network = checkpoints.load(options.model, options.weights, seed=how.seed)
-    map_shape(network, (IMAGE_SIZE, IMAGE_SIZE, 3), attack.layer)  # raises where there is none
+    network = load_network(options.model, options.weights, how.seed)
+    side = network.preprocessing.size
+    region.place(side, side)
+    map_shape(network, (side, side, 3), attack.layer)  # raises where there is none
+    found = find_images(options, network, part.folder)
     labels.check(how.target, network.categories)
     items, notes = hints.labelled(found.items, network.categories)
     items = items[part.index - 1 :: part.count]
