@@ -12,6 +12,8 @@ from jaxtyping import Array
 from gcpatch.errors import UserError
 from gcpatch.networks.network import Network
 
+# Where an imported network keeps its parameters, whose names may be those of its own methods.
+IMPORTED = "imported"
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 
@@ -57,4 +59,4 @@ def _flat(network: Network):
 
 
 def _dotted(path: tuple) -> str:
-    return ".".join(map(str, path))
+    return ".".join(map(str, path[1:] if path[0] == IMPORTED else path))
