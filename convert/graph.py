@@ -24,7 +24,7 @@ import numpy as np
 from convert import ConvertError
 from convert.operators import torch, torchvision
 from convert.weights import first_line
-from gcpatch.networks import fill
+from gcpatch.networks import Preprocessing, fill
 from gcpatch.networks.graph import IMAGE, Graph, create
 
 BATCH = 2  # images of the traced batch; with one, an operation across images would not show
@@ -34,11 +34,11 @@ WORDS = {"weight": "scale", "running_mean": "mean", "running_var": "var"}  # of 
 
 
 class Traced(NamedTuple):
-    """A graph as JSON, its parameters by key, and the layer that Grad-CAM explains by default."""
+    """A graph as JSON, its parameters by key, and the number of classes."""
 
     graph: dict[str, Any]
     tensors: dict[str, np.ndarray]
-    target_layer: str
+    classes: int
 
 
 def build(spec: str) -> Any:
@@ -70,9 +70,8 @@ def build(spec: str) -> Any:
 def from_module(
     module: Any,
     name: str,
-    *,
-    size: int = 224,
     categories: tuple[str, ...] | None = None,
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
     target_layer: str | None = None,
 ) -> Graph:
     """A network that computes what a PyTorch module does, with copies of its weights.
@@ -80,31 +79,25 @@ def from_module(
     float64 stays where jax_enable_x64 is set, all else becomes float32.
 
     Args:
-        module: takes normalised images `[n, 3, h, w]` and gives logits `[n, classes]`.
+        module: takes normalised images `[n, 3, size, size]` and gives logits `[n, classes]`.
         name: the network's.
-        size: the side of its images in pixels.
         categories: the classes' names; numbered if None.
+        preprocessing: what the module takes images as.
         target_layer: what Grad-CAM explains; the last map before the global pooling if None.
 
     Raises:
-        ConvertError: the module cannot be traced, or has an operation that is not known.
+        ConvertError: the module cannot be traced, has an operation that is not known, or gives
+            something else than a logit for each of the categories.
         UserError: there is no such layer, or the network cannot be cut there.
     """
-    traced = trace(module, size)
-    (classes,) = traced.graph.pop("classes")
-    if categories is None:
-        categories = tuple(f"class {i}" for i in range(classes))
-    network = create(
-        traced.graph,
-        name,
-        target_layer=target_layer or traced.target_layer,
-        categories=categories,
-    )
-    return fill(network, traced.tensors)
+    traced = trace(module, preprocessing.size)
+    graph = traced.graph | ({"target_layer": target_layer} if target_layer else {})
+    categories = categories or tuple(f"class {i}" for i in range(traced.classes))
+    return fill(create(graph, name, categories, preprocessing), traced.tensors)
 
 
 def trace(module: Any, size: int = 224) -> Traced:
-    """A module's graph and parameters; for the arguments and errors see `from_module`."""
+    """An evaluated module's graph, parameters and classes; for errors see `from_module`."""
     program = _export(module.eval(), size)
     constants = {**dict(program.named_parameters()), **dict(program.named_buffers())}
     constants |= program.constants
@@ -130,7 +123,7 @@ def trace(module: Any, size: int = 224) -> Traced:
             tracer.values[node] = tracer.call(node)
         elif node.op == "output":
             outputs = [tracer.values[found] for found in node.args[0] if found is not None]
-    return tracer.finish(outputs, size)
+    return tracer.finish(outputs)
 
 
 def _export(module: Any, size: int) -> Any:
@@ -304,7 +297,7 @@ class _Tracer:
         self.drafts.append(draft)
         return Value(draft, draft.shape, draft.layout)
 
-    def same(self, operation: str, value: Value, **attributes: Any) -> Value:
+    def same(self, operation: str, value: Value, /, **attributes: Any) -> Value:
         """An operation that leaves shape and layout as they are."""
         return self.emit(operation, value, shape=value.shape, layout=value.layout, **attributes)
 
@@ -324,7 +317,7 @@ class _Tracer:
 
     # ---- the graph
 
-    def finish(self, outputs: Sequence[Any], size: int) -> Traced:
+    def finish(self, outputs: Sequence[Any]) -> Traced:
         """The graph of everything that the one output depends on."""
         shapes = [list(getattr(value, "shape", ())) for value in outputs]
         if len(outputs) != 1 or not isinstance(outputs[0], Value):
@@ -367,12 +360,11 @@ class _Tracer:
             for key, array in tensors.items()
         }
         graph = {
-            "size": size,
-            "classes": [shapes[0][1]],
+            "target_layer": _target(drafts),
             "parameters": {key: list(array.shape) for key, array in tensors.items()},
             "nodes": [_written(draft) for draft in drafts],
         }
-        return Traced(graph, tensors, _target(drafts))
+        return Traced(graph, tensors, shapes[0][1])
 
     def _name(self, drafts: Sequence[Draft]) -> None:
         """torch's name of the module where it is all of a module's call, else with the operation's.
@@ -729,16 +721,13 @@ def _binary(operation: str) -> Handler:
     def handler(t, self, other, alpha=1, rounding_mode=None):
         if alpha != 1 or rounding_mode is not None:
             raise _Unsupported("it also scales or rounds")
-        first, second = self, other
-        if not isinstance(first, Value):
-            if operation == "sub":
-                first, second, negative = t.same("neg", second), first, True
-                return _apply(t, "add", first, second)
-            if operation == "div":
-                inverse = t.same("pow", second, exponent=-1.0)
-                return _apply(t, "mul", inverse, first)
-            first, second = second, first
-        return _apply(t, operation, first, second)
+        if isinstance(self, Value):
+            return _apply(t, operation, self, other)
+        if operation == "sub":
+            return _apply(t, "add", t.same("neg", other), self)
+        if operation == "div":
+            return _apply(t, "mul", t.same("pow", other, exponent=-1.0), self)
+        return _apply(t, operation, other, self)
 
     return handler
 
@@ -773,6 +762,13 @@ def _apply(t, operation: str, first: Value, second: Any) -> Value:
 
 
 HANDLERS |= {name: _binary(name) for name in ("add", "div", "maximum", "minimum", "mul", "sub")}
+
+
+@_handles("addcmul")
+def _addcmul(t, self, tensor1, tensor2, value=1):
+    if value != 1:
+        raise _Unsupported("it also scales")
+    return HANDLERS["add"](t, self, HANDLERS["mul"](t, tensor1, tensor2))
 
 
 @_handles("rsub")

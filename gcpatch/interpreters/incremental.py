@@ -124,16 +124,35 @@ def on_rectangles(operation: Operation, equation: Equation, values: list[Any]) -
                 strides=params["window_strides"][1:3],
                 padding=reading.pads,
             )
+        case "reduce_window_sum" if reading is not None:
+            output = lowering.sum_pool(
+                _cut(values[0], reading.part),
+                size=params["window_dimensions"][1:3],
+                strides=params["window_strides"][1:3],
+                padding=reading.pads,
+            )
+        case "pad" if reading is not None:
+            output = jnp.pad(_cut(values[0], reading.part), ((0, 0), *reading.pads, (0, 0)))
         case "custom_jvp_call":
             output = jax.nn.relu(*values)
+        case "broadcast_in_dim":
+            shape = (*values[0].shape[:3], *params["shape"][3:])
+            output = lax.broadcast_in_dim(values[0], shape, params["broadcast_dimensions"])
+        case "reshape":
+            output = values[0].reshape(*values[0].shape[:3], *params["new_sizes"][3:])
+        case "slice":
+            ends = zip(params["start_indices"][3:], params["limit_indices"][3:], strict=True)
+            steps = (params["strides"] or (1,) * values[0].ndim)[3:]
+            parts = [slice(*end, step) for end, step in zip(ends, steps, strict=True)]
+            output = values[0][:, :, :, *parts]
         case _:
             return bind(equation, values)
     return [output]
 
 
-def start(origin: Int[Array, "2"]) -> Int[Array, "4"]:
-    """Where a rectangle of a map `[1, h, w, c]` begins, for dynamic slices."""
-    return jnp.pad(origin, 1)
+def start(origin: Int[Array, "2"], rank: int = 4) -> Int[Array, " rank"]:
+    """Where a rectangle of a map `[1, h, w, ...]` begins, for dynamic slices."""
+    return jnp.pad(origin, (1, rank - 3))
 
 
 def _cut(value: Array, box: Box) -> Array:
@@ -252,7 +271,7 @@ def _keep(clean: Array, part: Hull | Full, origin: Array) -> Frame | Whole:
     """What of a clean map is needed beside the tile."""
     if part is FULL:
         return Whole(clean, origin)
-    hull = lax.dynamic_slice(clean, start(origin), (1, *part.size, clean.shape[3]))
+    hull = lax.dynamic_slice(clean, start(origin, clean.ndim), (1, *part.size, *clean.shape[3:]))
     (top, bottom), (left, right) = part.inner
     middle = hull[:, top:bottom]
     return Frame(
@@ -266,6 +285,6 @@ def _keep(clean: Array, part: Hull | Full, origin: Array) -> Frame | Whole:
 def _surround(tile: Array, kept: Frame | Whole) -> Array:
     """The tile in its frame, or in its place in the whole map."""
     if isinstance(kept, Whole):
-        return lax.dynamic_update_slice(kept.clean, tile, start(kept.origin))
+        return lax.dynamic_update_slice(kept.clean, tile, start(kept.origin, tile.ndim))
     middle = jnp.concatenate([kept.left, tile, kept.right], 2)
     return jnp.concatenate([kept.above, middle, kept.below], 1)

@@ -29,14 +29,26 @@ def trace(
 ) -> core.ClosedJaxpr:
     """The jaxpr of a function of parameters and a batch of one image, a layer a primitive.
 
+    What the function calls through `jax.jit`, as most of `jax.nn` is, is written out in its place.
+
     Args:
         function: any pure function.
         params: a pytree of parameters, or of their shapes.
         shape: of the image, (height, width, channel).
         dtype: of the image.
     """
+    image = jax.ShapeDtypeStruct((1, *shape), dtype)
     with lowering.plain():
-        return jax.make_jaxpr(function)(params, jax.ShapeDtypeStruct((1, *shape), dtype))
+        closed = jax.make_jaxpr(function)(params, image)
+    inputs = jax.tree.leaves((params, image))
+    return jax.make_jaxpr(lambda *inputs: evaluate(closed, inputs, _bind_written_out))(*inputs)
+
+
+def _bind_written_out(equation: Equation, values: list[Any]) -> list[Any]:
+    """`bind`, and the equations of a `jax.jit` in its place."""
+    if equation.primitive.name not in ("jit", "pjit"):
+        return bind(equation, values)
+    return evaluate(equation.params["jaxpr"], values, _bind_written_out)
 
 
 def bind(equation: Equation, values: list[Any]) -> list[Any]:

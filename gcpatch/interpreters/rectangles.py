@@ -153,7 +153,10 @@ class Sight(NamedTuple):
 
 
 def windows_of(equation: Equation) -> tuple[Window, Window] | None:
-    """The windows along rows and columns of a convolution or a maximum, None where no rule fits."""
+    """The windows along rows and columns, None where no rule fits.
+
+    Padding with zeros is a window of one cell, which sees some of the padding.
+    """
     params = equation.params
     if equation.primitive.name == "conv_general_dilated":
         usual = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, lowering.DIMENSIONS)
@@ -166,6 +169,16 @@ def windows_of(equation: Equation) -> tuple[Window, Window] | None:
         widths = zip(shape_of(equation.invars[1])[:2], params["rhs_dilation"], strict=True)
         sizes = [(width - 1) * dilation + 1 for width, dilation in widths]
         strides, padding = params["window_strides"], params["padding"]
+    elif equation.primitive.name == "pad":
+        fill, config = equation.invars[1], params["padding_config"]
+        if (
+            len(config) != 4
+            or any(any(axis) for axis in (config[0], config[3]))
+            or any(low < 0 or high < 0 or inner for low, high, inner in config)
+            or not (isinstance(fill, core.Literal) and fill.val == 0)
+        ):
+            return None
+        sizes, strides, padding = (1, 1), (1, 1), [axis[:2] for axis in config[1:3]]
     else:
         sizes = params["window_dimensions"]
         if (
@@ -229,17 +242,63 @@ def _elementwise(equation: Equation, boxes: Boxes) -> Change | None:
     return Change(inputs=boxes, hull=hull, output=hull)
 
 
+def _of_pixels(equation: Equation, boxes: Boxes) -> Change | None:
+    """Of each pixel by itself: operations on axes behind rows and columns alone."""
+    box, *others = boxes
+    if box is None or any(other is not None for other in others):
+        return None
+    params, shape = equation.params, shape_of(equation.invars[0])
+    outputs, first = shape_of(equation.outvars[0]), range(3)  # of one image, rows and columns
+    match equation.primitive.name:
+        case "dot_general":
+            (left, _), (batch, _) = params["dimension_numbers"]
+            apart = not batch and min(left) >= 3
+        case "broadcast_in_dim":
+            apart = tuple(params["broadcast_dimensions"])[:3] == tuple(first)
+        case "transpose":
+            apart = tuple(params["permutation"])[:3] == tuple(first)
+        case "slice":
+            steps = params["strides"] or (1,) * len(shape)
+            apart = all(steps[axis] == 1 for axis in first)
+        case "reshape":
+            apart = params["dimensions"] is None
+        case _:  # a reduction
+            apart = min(params["axes"]) >= 3
+    return Change(boxes, hull=box, output=box) if apart and shape[:3] == outputs[:3] else None
+
+
+def _concatenate(equation: Equation, boxes: Boxes) -> Change | None:
+    """Widens the inputs, all of which change, to their hull."""
+    found = [box for box in boxes if box is not None]
+    if len(found) < len(boxes) or equation.params["dimension"] < 3:
+        return None
+    hull = functools.reduce(Box.hull, found)
+    return Change(inputs=boxes, hull=hull, output=hull)
+
+
 def _custom(equation: Equation, boxes: Boxes) -> Change | None:
     """The one function with a derivative of its own that is known to be elementwise: ReLU."""
     return _elementwise(equation, boxes) if is_relu(equation) else None
 
 
 ARITHMETIC = ("add", "div", "integer_pow", "mul", "neg", "pow", "rsqrt", "sqrt", "square", "sub")
-FUNCTIONS = ("erf", "exp", "expm1", "log", "log1p", "logistic", "tanh")
-CHOICES = ("abs", "clamp", "convert_element_type", "copy", "max", "min", "sign")
+FUNCTIONS = ("erf", "erfc", "exp", "expm1", "log", "log1p", "logistic", "tanh")
+CHOICES = ("abs", "clamp", "convert_element_type", "copy", "max", "min", "select_n", "sign")
+COMPARISONS = ("eq", "ge", "gt", "le", "lt", "ne")
+WINDOWED = ("conv_general_dilated", "pad", "reduce_window_max", "reduce_window_sum")
+OF_PIXELS = (
+    "broadcast_in_dim",
+    "dot_general",
+    "reduce_max",
+    "reduce_sum",
+    "reshape",
+    "slice",
+    "transpose",
+)
 RULES: dict[str, Callable[[Equation, Boxes], Change | None]] = {
-    "conv_general_dilated": _windowed,
+    "concatenate": _concatenate,
     "custom_jvp_call": _custom,
-    "reduce_window_max": _windowed,
-    **dict.fromkeys((*ARITHMETIC, *FUNCTIONS, *CHOICES), _elementwise),
+    **dict.fromkeys(WINDOWED, _windowed),
+    **dict.fromkeys(OF_PIXELS, _of_pixels),
+    **dict.fromkeys((*ARITHMETIC, *FUNCTIONS, *CHOICES, *COMPARISONS), _elementwise),
 }

@@ -11,6 +11,7 @@ each map rectangles of one size that hold it, and from these how each operation 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from gcpatch.interpreters.incremental import (
 from gcpatch.interpreters.jaxpr import Atom, Equation, shape_of
 from gcpatch.interpreters.rectangles import (
     FULL,
+    WINDOWED,
     Box,
     Extent,
     Full,
@@ -41,7 +43,8 @@ from gcpatch.interpreters.rectangles import (
     windows_of,
 )
 
-PADDING = {"conv_general_dilated": 0.0, "reduce_window_max": -np.inf}  # of the window operations
+# Of the window operations.
+PADDING = dict.fromkeys(WINDOWED, 0.0) | {"reduce_window_max": -np.inf}
 
 
 class View(NamedTuple):
@@ -90,14 +93,15 @@ class Sliding(Program[View | Full]):
 
         def complete(value: Array, view: View | Full) -> Array:
             clean, (rectangle, hull, need) = next(kept)
+            begin = partial(start, rank=clean.ndim)
             if view is FULL:
-                return lax.dynamic_update_slice(clean, value, start(rectangle))
-            channels = clean.shape[-1]
-            whole = lax.dynamic_slice(clean, start(hull), (1, *view.hull, channels))
-            whole = lax.dynamic_update_slice(whole, value, start(rectangle - hull))
+                return lax.dynamic_update_slice(clean, value, begin(rectangle))
+            rest = clean.shape[3:]
+            whole = lax.dynamic_slice(clean, begin(hull), (1, *view.hull, *rest))
+            whole = lax.dynamic_update_slice(whole, value, begin(rectangle - hull))
             if view.need is None:
                 return whole
-            return lax.dynamic_slice(whole, start(need - hull), (1, *view.need, channels))
+            return lax.dynamic_slice(whole, begin(need - hull), (1, *view.need, *rest))
 
         return self.evaluate(params, tile, complete=complete, apply=on_rectangles)
 
@@ -257,4 +261,5 @@ def _pad(clean: Array, view: View | Full) -> Array:
     """A clean map with as much padding as the view reads."""
     if view is FULL or not any(map(any, view.pads)):
         return clean
-    return jnp.pad(clean, ((0, 0), *view.pads, (0, 0)), constant_values=view.fill)
+    rest = ((0, 0),) * (clean.ndim - 3)
+    return jnp.pad(clean, ((0, 0), *view.pads, *rest), constant_values=view.fill)

@@ -1,5 +1,6 @@
 """Image classifiers in Flax NNX with torchvision's names and exposed intermediate activations."""
 
+from gcpatch.networks.graph import Graph as Graph
 from gcpatch.networks.network import Network as Network
 from gcpatch.networks.network import Preprocessing as Preprocessing
 from gcpatch.networks.parameters import ParameterError as ParameterError

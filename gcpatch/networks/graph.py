@@ -3,7 +3,7 @@
 A graph is plain JSON. Its nodes run in a row, the last one gives the logits, and nothing in it is
 code: a node names one of `operations.OPERATIONS`, the nodes that it reads, and its parameters.
 
-    {"size": 224,                                       side of the traced image in pixels
+    {"target_layer": "layer4.1.relu_1",                 what Grad-CAM explains by default
      "parameters": {"conv1.kernel": [7, 7, 3, 64], ...},                     shapes
      "nodes": [{"name": "conv1", "operation": "conv2d", "inputs": ["image"],
                 "attributes": {"strides": [2, 2], ...}, "parameters": {"kernel": "conv1.kernel"},
@@ -25,10 +25,11 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from gcpatch.errors import UserError
-from gcpatch.networks.network import ArrayLike, Network, Stage
+from gcpatch.networks.network import ArrayLike, Network, Preprocessing, Stage
 from gcpatch.networks.operations import OPERATIONS
 from gcpatch.networks.parameters import IMPORTED
 
+ARCHITECTURE = "graph"
 IMAGE = "image"  # the name of the normalised image among the inputs of nodes
 STATISTICS = ("mean", "var")
 LISTED = 6
@@ -67,7 +68,7 @@ class Parsed:
     nodes: tuple[Node, ...]
     shapes: Mapping[str, tuple[int, ...]]
     cuts: tuple[int, ...]
-    size: int
+    target_layer: str
 
 
 class Graph(Network):
@@ -77,20 +78,33 @@ class Graph(Network):
         graph: the JSON, as text; see `create`, which also checks it.
     """
 
-    def __init__(self, name: str, target_layer: str, categories: tuple[str, ...], *, graph: str):
-        super().__init__(name, target_layer, categories)
-        self.graph = graph
+    def __init__(
+        self,
+        name: str,
+        categories: tuple[str, ...],
+        *,
+        graph: str,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
+    ):
+        parsed = parse(graph)
+        super().__init__(name, parsed.target_layer, categories, preprocessing)
+        self.architecture, self.graph = ARCHITECTURE, graph
         leaves = {
             key: (nnx.BatchStat if key.rpartition(".")[2] in STATISTICS else nnx.Param)(
                 jnp.zeros(shape, jnp.float32)
             )
-            for key, shape in parse(graph).shapes.items()
+            for key, shape in parsed.shapes.items()
         }
         setattr(self, IMPORTED, _nested(leaves))
 
     def describe(self) -> dict[str, Any]:
-        """The graph as JSON, for a manifest; `create` takes it back."""
+        """The graph as JSON; `create` takes it back."""
         return json.loads(self.graph)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The graph, which a manifest stores and the digest covers."""
+        return {"graph": self.describe()}
 
     def stages(self) -> Mapping[str, Stage]:
         parsed = parse(self.graph)
@@ -153,24 +167,32 @@ class Graph(Network):
 
 
 def create(
-    graph: Mapping[str, Any], name: str, *, target_layer: str, categories: tuple[str, ...]
+    graph: Mapping[str, Any],
+    name: str,
+    categories: tuple[str, ...],
+    preprocessing: Preprocessing = Preprocessing(),  # noqa: B008  (frozen)
 ) -> Graph:
     """A network of a graph without weights: its parameters are shapes, for `fill` to replace.
 
     Raises:
-        GraphError: the graph is malformed, or does not give as many logits as there are categories.
-        UserError: there is no such layer, or the network cannot be cut there.
+        GraphError: the graph is malformed, cannot be run on images of this size, or does not give
+            as many logits as there are categories.
+        UserError: it has no such target layer, or cannot be cut there.
     """
     text = json.dumps(graph, sort_keys=True)
-    size = parse(text).size
-    network = nnx.eval_shape(lambda: Graph(name, target_layer, categories, graph=text))
+    network = nnx.eval_shape(
+        lambda: Graph(name, categories, graph=text, preprocessing=preprocessing)
+    )
     network.resolve()
-    image = jax.ShapeDtypeStruct((size, size, 3), jnp.float32)
+    side = preprocessing.size
+    image = jax.ShapeDtypeStruct((side, side, 3), jnp.float32)
     try:
         logits = jax.eval_shape(lambda network, image: network(image), network, image)
     except Exception as error:  # of any operation, with settings or shapes that it cannot take
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
-        raise GraphError(f"the graph of {name} cannot be run ({reason})") from error
+        raise GraphError(
+            f"the graph of {name} cannot be run on images of {side} pixels ({reason})"
+        ) from error
     if logits.shape != (len(categories),):
         raise GraphError(
             f"the graph of {name} gives {list(logits.shape)} instead of {len(categories)} logits"
@@ -189,7 +211,7 @@ def parse(text: str) -> Parsed:
         graph = json.loads(text)
         shapes = {key: tuple(map(int, shape)) for key, shape in graph["parameters"].items()}
         nodes = tuple(Node(**node) for node in graph["nodes"])
-        size = int(graph["size"])
+        target = str(graph["target_layer"])
         known = {IMAGE}
         for node in nodes:
             _check(node, known, shapes)
@@ -199,7 +221,7 @@ def parse(text: str) -> Parsed:
         raise GraphError(f"the graph is malformed ({reason})") from error
     if not nodes:
         raise GraphError("the graph has no nodes")
-    return Parsed(nodes, shapes, _cuts(nodes), size)
+    return Parsed(nodes, shapes, _cuts(nodes), target)
 
 
 def _check(node: Node, known: set[str], shapes: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from flax import nnx
 
 from gcpatch.data import scenes
 from gcpatch.errors import UserError
+from gcpatch.networks import graph
 from gcpatch.networks.network import Network, Preprocessing
 from gcpatch.networks.parameters import fill, parameters
 from gcpatch.networks.resnet import ResNet
@@ -74,7 +75,7 @@ def create(
     """A network without weights: its parameters are shapes, for `fill` to replace.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or that of an imported graph, which `options` hold.
         categories: the classes' names; the scenes' for a mini, else 1,000 numbered classes.
         preprocessing: what it takes images as.
         options: what differs from the network of this name, as `Network.options` has it.
@@ -82,6 +83,8 @@ def create(
     Raises:
         UserError: there is no network of this name, or it has no such options.
     """
+    if name == graph.ARCHITECTURE and options and categories:
+        return graph.create(options["graph"], name, categories, preprocessing)
     if name not in CONSTRUCTORS:
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(NAMES)}")
     if categories is None:
