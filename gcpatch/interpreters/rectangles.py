@@ -178,7 +178,7 @@ def windows_of(equation: Equation) -> tuple[Window, Window] | None:
             or not (isinstance(fill, core.Literal) and fill.val == 0)
         ):
             return None
-        sizes, strides, padding = (1, 1), (1, 1), [axis[:2] for axis in config[1:3]]
+        sizes, strides, padding = [1, 1], (1, 1), [axis[:2] for axis in config[1:3]]
     else:
         sizes = params["window_dimensions"]
         if (

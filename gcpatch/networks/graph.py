@@ -221,7 +221,7 @@ def parse(text: str) -> Parsed:
         raise GraphError(f"the graph is malformed ({reason})") from error
     if not nodes:
         raise GraphError("the graph has no nodes")
-    return Parsed(nodes, shapes, _cuts(nodes), target)
+    return Parsed(nodes, shapes, cuts(nodes), target)
 
 
 def _check(node: Node, known: set[str], shapes: Mapping[str, Any]) -> None:
@@ -239,7 +239,7 @@ def _check(node: Node, known: set[str], shapes: Mapping[str, Any]) -> None:
         raise GraphError(f"node {node.name} has the parameter {missing[0]!r} without a shape")
 
 
-def _cuts(nodes: Sequence[Node]) -> tuple[int, ...]:
+def cuts(nodes: Sequence[Node]) -> tuple[int, ...]:
     """The places of the nodes behind which nothing from before them is read."""
     last = {name: i for i, node in enumerate(nodes) for name in node.inputs}
     reach = [last.get(IMAGE, 0), *(last.get(node.name, i) for i, node in enumerate(nodes))]

@@ -107,10 +107,10 @@ def _conv(inputs, kernel, *, strides, padding, groups=1, dilation=(1, 1), precis
 def _conv_on_cpu(inputs, kernel, *, strides, padding, groups, dilation, precision):
     """Seven cases are faster as something else than as XLA's convolution.
 
-    They are depthwise kernels as sums of shifted views, other grouped kernels as one convolution a group, 1x1 kernels as a matrix product, 3x3
-    kernels on small maps, and float64, as shifted views and one matrix product, strided kernels on
-    images as plain ones on blocks of pixels (whose gradient by the image is 6x faster), and kernels
-    without padding as ones with it.
+    They are depthwise kernels as sums of shifted views, other grouped kernels as one convolution a
+    group, 1x1 kernels as a matrix product, 3x3 kernels on small maps, and float64, as shifted views
+    and one matrix product, strided kernels on images as plain ones on blocks of pixels (whose
+    gradient by the image is 6x faster), and kernels without padding as ones with it.
     """
     how = {"strides": strides, "padding": padding, "precision": precision}
     if set(dilation) != {1}:

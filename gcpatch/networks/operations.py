@@ -6,6 +6,7 @@ so axes are counted from the last one. Arrays come first, parameters and setting
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -160,13 +161,12 @@ def adaptive_avg_pool2d(x: Map, *, size: int) -> Map:
 # ---- arithmetic: of two values, or of one with a parameter `other` or a number `value`
 
 
-def _binary(function: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+def _binary(function: Callable[[Array, Any], Array]) -> Callable[..., Array]:
     def operation(
         x: Values, y: Values | None = None, *, other: Values | None = None, value: float = 0
     ) -> Values:
-        if y is None:
-            y = np.asarray(value, x.dtype) if other is None else other
-        return function(x, y)
+        number = np.asarray(value, x.dtype) if other is None else other
+        return function(x, number if y is None else y)
 
     return operation
 
@@ -250,7 +250,8 @@ def gelu(x: Values, *, approximate: bool) -> Values:
 
 def pad(x: Map, *, padding: Sequence[Pair], value: float) -> Map:
     """A constant around the map; `padding` is (low, high) of rows and of columns."""
-    config = [*[(0, 0, 0)] * (x.ndim - 3), *((*pair, 0) for pair in padding), (0, 0, 0)]
+    around = [(low, high, 0) for low, high in padding]
+    config = [*[(0, 0, 0)] * (x.ndim - 3), *around, (0, 0, 0)]
     return lax.pad(x, np.asarray(value, x.dtype), config)
 
 
