@@ -19,6 +19,7 @@ from gcpatch.attacks.regions import Patch, Region
 from gcpatch.attacks.settings import OPTIMIZERS
 from gcpatch.data import sources
 from gcpatch.data.scenes import draw_batch
+from gcpatch.data.sources import Item
 from gcpatch.errors import UserError
 from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, create, random
 from gcpatch.report.records import read_records
@@ -28,6 +29,7 @@ IMAGES, MINI_IMAGES, RANDOM_IMAGES = 12, 200, 4
 STEPS, MINI_STEPS = 10, 30
 OF_LARGE = ("sign", "adam")  # optimisers; the minis' cover all, at a hundredth of the cost
 ENERGY_TOLERANCE = 1e-3
+MANY = 100  # images, each a second of two cores for a mini and ten for a large network
 
 
 def names_of(names: Sequence[str], weights: str | None) -> list[str]:
@@ -75,11 +77,22 @@ def pair(name: str, weights: str | None) -> tuple[Network, Mapping[str, Any]]:
     return network, to_torch(network)
 
 
-def pictures(name: str, folder: Path | None) -> UInt8[np.ndarray, "n size size 3"]:
-    """A folder's images, or scenes and random pixels."""
-    if folder is not None:
-        found = sources.find([folder], SIZE, "stretch")
-        return np.stack([item.read().pixels for item in found.items])
+def listed(folder: Path, limit: int | None, note: Callable[[str], None]) -> list[Item]:
+    """A folder's images, or its first `limit`; `note` is told where they take long."""
+    items = sources.find([folder], SIZE, "stretch").items[:limit]
+    if len(items) > MANY:
+        minutes = len(items) / 60
+        note(
+            f"{len(items):,} images take some {minutes:,.0f} minutes for each mini and "
+            f"{10 * minutes:,.0f} for each large network on two cores; --limit N takes the first N"
+        )
+    return items
+
+
+def pictures(name: str, items: Sequence[Item] | None) -> UInt8[np.ndarray, "n size size 3"]:
+    """The images, or scenes and random pixels."""
+    if items is not None:
+        return np.stack([item.read().pixels for item in items])
     count = (MINI_IMAGES if name in MINIS else IMAGES) - RANDOM_IMAGES
     scenes = np.rint(np.asarray(draw_batch(0, count, size=SIZE).image) * 255).astype(np.uint8)
     shape = (RANDOM_IMAGES, SIZE, SIZE, 3)
@@ -91,7 +104,7 @@ def verify(
     name: str,
     *,
     weights: str | None = None,
-    folder: Path | None = None,
+    items: Sequence[Item] | None = None,
     precision: str = "float32",
     steps: int | None = None,
 ) -> list[Row]:
@@ -102,7 +115,7 @@ def verify(
     if steps is not None and steps < 0:
         raise UserError(f"steps is {steps}; it must be at least 0")
     network, state_dict = pair(name, weights)
-    images = pictures(name, folder)
+    images = pictures(name, items)
     steps = (MINI_STEPS if name in MINIS else STEPS) if steps is None else steps
     optimizers = tuple(OPTIMIZERS) if name in MINIS else OF_LARGE
     tasks = len(images) + min(LOSSES_ON, len(images)) + (len(optimizers) if steps else 0)
@@ -130,6 +143,21 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
     """
     records = [r for r in read_records(folder) if not r.get("error") and not r.get("skipped")]
     settings, region = _settings(folder)
+    try:
+        return _verdict(folder, records, settings, region, weights)
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{folder} lacks what an attack records of an image or its weights"
+        ) from None
+
+
+def _verdict(
+    folder: Path,
+    records: list[dict[str, Any]],
+    settings: dict[str, Any],
+    region: Region,
+    weights: str | None,
+) -> Verdict:
     rows, differing = [], []
     for name in dict.fromkeys(record["model"] for record in records):
         mine = [record for record in records if record["model"] == name]

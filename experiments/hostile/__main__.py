@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 from experiments.hostile.measure import MOST_BYTES, MOST_SECONDS, Answer, faults, measure
-from experiments.hostile.rows import ROWS, Row
+from experiments.hostile.rows import Row
+from experiments.hostile.table import ROWS
 
 HEAD = "| input | exit | answer | seconds | MB |\n|---|---|---|---|---|"
 

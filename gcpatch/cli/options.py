@@ -11,6 +11,7 @@ from typing import Any
 
 from gcpatch.errors import UserError
 
+MOST_SEED = 2**32 - 1
 IMAGE_SIZE = 224  # pixels, of every image that a verb reads
 
 # Where the names that an option takes are listed. They are imported when somebody asks for them.
@@ -40,6 +41,13 @@ def choose(what: str, value: str) -> str:
     if value not in (names := names_of(what)):
         raise UserError(f"there is no {what} {value!r}; choose one of {', '.join(names)}")
     return value
+
+
+def check_range(flag: str, value: int, least: int, most: int | None = None) -> None:
+    """Raises UserError where a number is out of its range."""
+    if value < least or (most is not None and value > most):
+        known = f"at least {least}" if most is None else f"{least} to {most}"
+        raise UserError(f"--{flag} is {value}; it must be {known}")
 
 
 class Named(argparse.Action):

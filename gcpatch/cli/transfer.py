@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import add_json, add_named, add_verb, choose, writing_to
+from gcpatch.cli.options import add_json, add_named, add_verb, check_range, choose, writing_to
 from gcpatch.errors import UserError
 
 
@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
     from gcpatch.report import matrix, records
 
     methods = [choose("method", method) for method in options.methods.split(",")]
-    if options.images is not None and options.images < 1:
-        raise UserError(f"--images is {options.images}; it must be at least 1")
+    if options.images is not None:
+        check_range("images", options.images, 1)
     networks = [checkpoints.load(name) for name in options.models.split(",")]
     defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
     attacked = [

@@ -37,10 +37,11 @@ COLUMNS = (  # heading, kind, where in a record
     ("PSNR, dB", "number", "psnr"),
     ("Pixels changed", "share", "pixels_changed_share"),
     ("Source", "text", "source"),
+    ("Skipped because", "text", "skipped"),
     ("Error", "text", "error"),
 )
 KINDS_AT_LEAST = {  # how many values a column must have to be shown; the others always are
-    "model": 2, "objective": 2, "label": 1, "error": 1,
+    "model": 2, "objective": 2, "label": 1, "error": 1, "skipped": 1,
     "object_energy_clean": 1, "object_energy_adversarial": 1,
 }  # fmt: skip
 

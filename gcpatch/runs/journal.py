@@ -84,8 +84,8 @@ class Journal:
                 f"{self.folder} holds a run already; go on with --resume or choose another folder"
             )
         try:
-            old = json.loads(found.read_text())["settings"]
-        except (ValueError, KeyError):
+            old = dict(json.loads(found.read_text())["settings"])
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{found} is not a run's settings; choose another folder") from None
         new = json.loads(json.dumps(self.settings["settings"]))
         differing = [

@@ -4,8 +4,8 @@ import shlex
 
 import pytest
 
-from experiments.hostile.measure import Answer, changes, contents, faults, measure, workplace
-from experiments.hostile.rows import ROWS
+from experiments.hostile.measure import Answer, changes, contents, faults, workplace
+from experiments.hostile.table import ROWS
 from gcpatch import cli
 
 ALONE = [row for row in ROWS if row.environment is not None or row.under]

@@ -9,10 +9,12 @@ from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.attack.settings import add_settings, region_and_attack
 from gcpatch.cli.options import (
     IMAGE_SIZE,
+    MOST_SEED,
     add_images_and_model,
     add_json,
     add_named,
     add_verb,
+    check_range,
     choose,
     command,
 )
@@ -84,6 +86,7 @@ def run(options: argparse.Namespace) -> int:
 
     choose("resize mode", options.resize_mode)
     choose("precision", options.precision)
+    check_range("seed", options.seed, 0, MOST_SEED)
     region, attack = region_and_attack(options)
     region.place(IMAGE_SIZE, IMAGE_SIZE)
     if not options.checkpoint_every > 0:
