@@ -4,8 +4,8 @@
 
 Each patch is made on 500 scenes (the per-image ones on the scenes that they are tested on) and
 tested on 500 others that nobody has seen: every scene is to be taken for one and the same class.
-Prints a Markdown table with 95 % intervals over scenes (of rates Wilson's, else bootstrap), and writes it and the patches
-to `--out`. Verdicts are of 8-bit pixels.
+Prints a Markdown table with 95 % intervals over scenes (of rates Wilson's, else bootstrap), and
+writes it and the patches to `--out`. Verdicts are of 8-bit pixels.
 """
 
 import argparse

@@ -4,6 +4,7 @@ import gzip
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from experiments.hostile import files
 from experiments.hostile.rows import ATTACK, ONE, Row, file, tar
@@ -32,7 +33,7 @@ def _many_members(box: Path) -> None:
         archive.write(files.block("x.txt", tarfile.REGTYPE, 0) * 20_000 + bytes(1024))
 
 
-def _raw(*blocks: bytes) -> Callable[[Path], None]:
+def _raw(*blocks: bytes) -> Callable[[Path], Any]:
     return file("x.tar", b"".join(blocks) + bytes(1024))
 
 

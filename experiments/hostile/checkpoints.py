@@ -11,7 +11,7 @@ from experiments.hostile.rows import ABSURD, Row, Runs, both, file, good, nothin
 CONVERT = "convert mini_vgg --weights x.pth --out out/c"
 
 
-def weights(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
+def weights(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
     """Writes `x.pth`: what `change` makes of a state_dict that is right."""
 
     def write(box: Path) -> None:
@@ -53,7 +53,7 @@ def _wrong_checksum(box: Path) -> None:
     (box / "x.pth").write_bytes(data)
 
 
-def _checkpoint(**changes: Any) -> Callable[[Path], None]:
+def _checkpoint(**changes: Any) -> Callable[[Path], Any]:
     """Writes the folder `c` with a manifest of which some fields are other."""
 
     def write(box: Path) -> None:

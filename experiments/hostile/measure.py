@@ -76,13 +76,20 @@ def changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return [name for name in before | after if before.get(name) != after.get(name)]
 
 
-def measure(row: Row, folder: Path) -> Answer:
-    """Runs a row's command in a process of its own, in a folder that is empty."""
+def measure(row: Row, folder: Path, programs: Path) -> Answer:
+    """Runs a row's command in a process of its own.
+
+    Args:
+        row: what to run.
+        folder: where, which is empty.
+        programs: where JAX keeps what it compiles.
+    """
     box = workplace(folder)
     kept = row.write(box)
     before = contents(folder, box / "out")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "GCPATCH_HOME": str(box / "out" / "home")}
-    environment |= {"JAX_PLATFORMS": "cpu"}
+    environment |= {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(programs)}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for name, value in (row.environment or {}).items():
         environment.pop(name, None)
         if value is not None:

@@ -53,7 +53,7 @@ def good(box: Path) -> None:
     (box / "good.png").write_bytes(encode(small(), "PNG"))
 
 
-def file(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], None]:
+def file(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], Any]:
     """Writes one file."""
 
     def write(box: Path) -> None:
@@ -63,7 +63,7 @@ def file(name: str, data: bytes | Callable[[], bytes]) -> Callable[[Path], None]
     return write
 
 
-def tar(members: Mapping[str, bytes | tarfile.TarInfo]) -> Callable[[Path], None]:
+def tar(members: Mapping[str, bytes | tarfile.TarInfo]) -> Callable[[Path], Any]:
     """Packs `x.tar`."""
     return lambda box: pack(box / "x.tar", members)
 

@@ -45,7 +45,7 @@ LEFT = "left out: "
 
 def run(
     *lines: Any, settings: bytes = json.dumps(SETTINGS).encode(), **others: bytes
-) -> Callable[[Path], None]:
+) -> Callable[[Path], Any]:
     """Writes the folder `run`: its records (or lines as they are), settings, and other files."""
 
     def write(box: Path) -> None:
@@ -63,6 +63,13 @@ def _objects() -> bytes:
     stream = io.BytesIO()
     np.savez(stream, **{"a/total": np.array([Runs()])}, allow_pickle=True)
     return stream.getvalue()
+
+
+def _held(box: Path) -> FileLock:
+    (box / "out").mkdir()
+    lock = FileLock(box / "out" / ".lock")
+    lock.acquire()
+    return lock
 
 
 def _page(box: Path) -> str:
@@ -249,15 +256,9 @@ RUNS = [
     ),
     Row(
         "two writers",
-        lambda box: [good(box), (box / "out").mkdir(), _held(box / "out" / ".lock")],
+        both(good, _held),
         "attack good.png --model mini_vgg --steps 1 --out out",
         2,
         "another process is writing to out",
     ),
 ]
-
-
-def _held(path: Path) -> FileLock:
-    lock = FileLock(path)
-    lock.acquire()
-    return lock
