@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -90,9 +90,7 @@ def _plain(name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", name.casefold())).strip()
 
 
-def as_ids(
-    targets: Sequence[int | str] | Int[np.ndarray, " n"], categories: Sequence[str]
-) -> Int[np.ndarray, " n"]:
+def as_ids(targets: Iterable[Any], categories: Sequence[str]) -> Int[np.ndarray, " n"]:
     """The IDs of classes: a number is an ID, a text whatever `find` takes.
 
     Raises:
