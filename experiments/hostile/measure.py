@@ -23,14 +23,11 @@ from gcpatch.runs import campaign
 if "convert" in sys.argv: import convert.torchvision
 start = time.monotonic()
 try:
-    status = cli.main(sys.argv[2:])
-except SystemExit as end:
-    status = end.code
-sys.stdout.flush()
-took = time.monotonic() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-with open(int(sys.argv[1]), "w") as out:
-    json.dump(took, out)
-sys.exit(status)
+    sys.exit(cli.main(sys.argv[2:]))
+finally:
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with open(int(sys.argv[1]), "w") as out:
+        json.dump((time.monotonic() - start, most), out)
 """
 ROOT = Path(__file__).parents[2]
 

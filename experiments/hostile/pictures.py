@@ -49,7 +49,7 @@ def _unreadable(box: Path) -> None:
 
 def _large(box: Path) -> None:
     data = files.large_png(10_000, 6)
-    for n in range(3):
+    for n in range(2):
         file(f"in/{n}.png", data)(box)
 
 
@@ -63,7 +63,7 @@ PICTURES = [
         for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
     ),
     *(
-        shown("x.png", lambda kind=kind: files.packed(kind), DAMAGED, f"PNG: {kind} of 30 MB")
+        shown("x.png", files.packed(kind), DAMAGED, f"PNG: {kind} of 30 MB")
         for kind in ("zTXt", "iTXt", "iCCP")
     ),
     shown("x.jpg", files.many_scans(), "of too many scans", "JPEG: a hundred scans"),
@@ -112,5 +112,5 @@ PICTURES = [
         DONE,
         environment={},
     ),
-    Row("PNG: three of 100 Mpixels at once", _large, IN, 0, "3 images, 0 failed", environment={}),
+    Row("PNG: two of 100 Mpixels at once", _large, IN, 0, "2 images, 0 failed", environment={}),
 ]
