@@ -26,6 +26,26 @@ def weights(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], Any]:
     return write
 
 
+def _expanded(state: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return state | {"features.0.weight": torch.zeros(1).expand(10**6, 10**6)}
+
+
+def _no_classes(state: dict[str, Any]) -> dict[str, Any]:
+    head = [name for name in state if name.startswith("classifier")][-2:]
+    return state | {name: state[name][:0] for name in head}
+
+
+def _float8(state: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return {
+        name: value.to(torch.float8_e4m3fn) if value.is_floating_point() else value
+        for name, value in state.items()
+    }
+
+
 def _wrong_checksum(box: Path) -> None:
     weights(dict)(box)
     data = bytearray((box / "x.pth").read_bytes())
@@ -64,6 +84,9 @@ CHECKPOINTS = [
         nothing_ran,
     ),
     Row("weights: a bare pickle", file("x.pth", pickle.dumps({"a": [1.0]})), CONVERT, 2, "x.pth"),
+    Row("weights: a tensor expanded to 4 TB", weights(_expanded), CONVERT, 2, "features.0.weight"),
+    Row("weights: float8", weights(_float8), CONVERT, 2, "float"),
+    Row("weights: no classes", weights(_no_classes), CONVERT, 2, "class"),
     Row("weights: a wrong checksum", _wrong_checksum, CONVERT, 2, "x.pth cannot be read"),
     Row("weights: no bytes", file("x.pth", b""), CONVERT, 2, "x.pth cannot be read"),
     Row(
@@ -72,6 +95,13 @@ CHECKPOINTS = [
         CONVERT,
         2,
         "not finite",
+    ),
+    Row(
+        "checkpoint: a manifest of brackets",
+        both(good, file("c/manifest.json", b"[" * 100_000)),
+        OURS,
+        2,
+        "manifest.json",
     ),
     Row(
         "checkpoint: of a newer format", _checkpoint(format=ABSURD), OURS, 2, "install a newer one"
