@@ -45,7 +45,11 @@ class Constant:
 
 @dataclass
 class Draft:
-    """A node whose name is not known yet; its inputs are drafts or the image."""
+    """A node whose name is not known yet; its inputs are drafts or the image.
+
+    Attributes:
+        label: what it is called where no module is; the operation's name if None.
+    """
 
     module: str
     call: str
@@ -55,6 +59,7 @@ class Draft:
     parameters: dict[str, tuple[Constant, str | None, np.ndarray]]
     layout: tuple[int, ...]
     shape: tuple[int, ...]
+    label: str | None = None
     name: str = ""
     keys: dict[str, str] = field(default_factory=dict)
 
@@ -124,8 +129,6 @@ class Writer:
         """A value with its axes in this order."""
         if value.layout == tuple(layout):
             return value
-        if layout[0] != 0 or value.layout[0] != 0:
-            raise Unsupported("it exchanges the images of a batch with another axis")
         rank = len(layout)
         order = [value.layout.index(axis) - rank for axis in layout[1:]]
         return self.emit("transpose", value, shape=value.shape, layout=layout, order=order)
@@ -612,6 +615,8 @@ def _unbind(writer, self, dim=0):
 def _permute(writer, self, dims):
     rank = len(self.shape)
     dims = [dim % rank for dim in dims]
+    if dims[0] != 0:
+        raise Unsupported("it exchanges the images of a batch with another axis")
     layout = tuple(dims.index(axis) for axis in self.layout)
     return Value(self.node, tuple(self.shape[dim] for dim in dims), layout)
 
@@ -691,6 +696,8 @@ def _merge(writer, value: Value, place: int, count: int) -> Value:
     ones = [i for i in range(place, place + count) if value.shape[i] == 1]
     ones = ones[1:] if len(ones) == count else ones
     value, count = _squeeze(writer, value, ones), count - len(ones)
+    if ones:
+        value.node.label = "flatten"
     if count == 1:
         return value
     rank, run = len(value.shape), tuple(range(place, place + count))

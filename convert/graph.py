@@ -280,7 +280,7 @@ def _name(drafts: Sequence[Draft], leaves: set[str]) -> None:
     taken: set[str] = set()
     for draft in drafts:
         alone = draft.module in leaves and calls[draft.module, draft.call] == 1
-        parts = [draft.module] if alone else [draft.module, draft.operation]
+        parts = [draft.module] if alone else [draft.module, draft.label or draft.operation]
         name = ".".join(part for part in parts if part)
         numbered = (f"{name}_{i}" for i in itertools.count(1))
         draft.name = next(x for x in itertools.chain([name], numbered) if x not in taken)

@@ -210,18 +210,27 @@ def parse(text: str) -> Parsed:
     try:
         graph = json.loads(text)
         shapes = {key: tuple(map(int, shape)) for key, shape in graph["parameters"].items()}
-        nodes = tuple(Node(**node) for node in graph["nodes"])
+        nodes = tuple(_node(**node) for node in graph["nodes"])
         target = str(graph["target_layer"])
         known = {IMAGE}
         for node in nodes:
             _check(node, known, shapes)
             known.add(node.name)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
         raise GraphError(f"the graph is malformed ({reason})") from error
     if not nodes:
         raise GraphError("the graph has no nodes")
     return Parsed(nodes, shapes, cuts(nodes), target)
+
+
+def _node(**fields: Any) -> Node:
+    """A node from JSON; TypeError where a field is not of its kind."""
+    kinds = {"attributes": dict, "parameters": dict, "inputs": list, "layout": list}
+    for field, value in fields.items():
+        if not isinstance(value, kinds.get(field, str)):
+            raise TypeError(f"a node's {field} is {value!r}")
+    return Node(**fields)
 
 
 def _check(node: Node, known: set[str], shapes: Mapping[str, Any]) -> None:

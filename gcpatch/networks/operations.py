@@ -18,7 +18,9 @@ from gcpatch.networks import layers, lowering
 
 Values = Float[Array, "..."]
 Map = Float[Array, "*batch h w c"]
+Outputs = Float[Array, "*batch h2 w2 c2"]
 Pair = Sequence[int]
+Number = float | int
 
 
 # ---- layers with weights
@@ -33,7 +35,7 @@ def conv2d(
     padding: Sequence[Pair],
     dilation: Pair,
     groups: int,
-) -> Map:
+) -> Outputs:
     """A convolution with a kernel `[rows, columns, in, out]`; `padding` is (low, high) by axis."""
     outputs = lowering.conv(
         x.reshape(-1, *x.shape[-3:]),
@@ -60,7 +62,7 @@ def batch_norm(
     var: Values,
     scale: Values | None = None,
     bias: Values | None = None,
-    epsilon: float,
+    epsilon: Number,
 ) -> Values:
     """Normalisation of the last axis by stored statistics."""
     factor = lax.rsqrt(var + epsilon)
@@ -72,7 +74,7 @@ def layer_norm(
     *,
     scale: Values | None = None,
     bias: Values | None = None,
-    epsilon: float,
+    epsilon: Number,
     axes: Sequence[int],
 ) -> Values:
     """Normalisation over the last axes."""
@@ -84,7 +86,7 @@ def group_norm(
     *,
     scale: Values | None = None,
     bias: Values | None = None,
-    epsilon: float,
+    epsilon: Number,
     groups: int,
     rank: int,
 ) -> Values:
@@ -107,7 +109,9 @@ def _affine(x, scale, bias):
 # ---- pooling
 
 
-def max_pool2d(x: Map, *, size: Pair, strides: Pair, padding: Sequence[Pair], ceil: bool) -> Map:
+def max_pool2d(
+    x: Map, *, size: Pair, strides: Pair, padding: Sequence[Pair], ceil: bool
+) -> Outputs:
     """The maximum over windows; `ceil` lets the last one hang over the map's end."""
     pads = _pads(x, size, strides, padding, ceil)
     return lowering.max_pool(x, size=tuple(size), strides=tuple(strides), padding=pads)
@@ -122,7 +126,7 @@ def avg_pool2d(
     ceil: bool,
     count_padding: bool,
     divisor: int | None = None,
-) -> Map:
+) -> Outputs:
     """The mean over windows, of `divisor` values, or of as many as they see; padding may count."""
     pads = _pads(x, size, strides, padding, ceil)
     total = lowering.sum_pool(x, size=tuple(size), strides=tuple(strides), padding=pads)
@@ -153,7 +157,7 @@ def _pads(x, size, strides, padding, ceil) -> lowering.Padding:
     return tuple(pads)
 
 
-def adaptive_avg_pool2d(x: Map, *, size: int) -> Map:
+def adaptive_avg_pool2d(x: Map, *, size: int) -> Outputs:
     """The mean over `size` x `size` bins; see `layers.AdaptiveAveragePool`."""
     return x.mean((-3, -2), keepdims=True) if size == 1 else layers.AdaptiveAveragePool(size)(x)
 
@@ -163,7 +167,7 @@ def adaptive_avg_pool2d(x: Map, *, size: int) -> Map:
 
 def _binary(function: Callable[[Array, Any], Array]) -> Callable[..., Array]:
     def operation(
-        x: Values, y: Values | None = None, *, other: Values | None = None, value: float = 0
+        x: Values, y: Values | None = None, *, other: Values | None = None, value: Number = 0
     ) -> Values:
         number = np.asarray(value, x.dtype) if other is None else other
         return function(x, number if y is None else y)
@@ -187,7 +191,7 @@ def softmax(x: Values, *, axis: int) -> Values:
     return jax.nn.softmax(x, axis)
 
 
-def power(x: Values, *, exponent: float) -> Values:
+def power(x: Values, *, exponent: Number) -> Values:
     """x to a power that is a number."""
     return x ** (int(exponent) if exponent == int(exponent) else exponent)
 
@@ -195,7 +199,7 @@ def power(x: Values, *, exponent: float) -> Values:
 # ---- activations
 
 
-def clamp(x: Values, *, low: float = -math.inf, high: float = math.inf) -> Values:
+def clamp(x: Values, *, low: Number = -math.inf, high: Number = math.inf) -> Values:
     """min(max(x, low), high)."""
     return lax.clamp(np.asarray(low, x.dtype), x, np.asarray(high, x.dtype))
 
@@ -205,19 +209,24 @@ def relu6(x: Values) -> Values:
     return clamp(x, low=0, high=6)
 
 
-def leaky_relu(x: Values, *, slope: float) -> Values:
+def leaky_relu(x: Values, *, slope: Number) -> Values:
     """x, or `slope` x below zero."""
-    return jnp.maximum(x, 0) + slope * jnp.minimum(x, 0)
+    return jax.nn.relu(x) + slope * _below(x)
 
 
 def prelu(x: Values, *, other: Values) -> Values:
     """`leaky_relu` with slopes that are parameters."""
-    return jnp.maximum(x, 0) + other * jnp.minimum(x, 0)
+    return jax.nn.relu(x) + other * _below(x)
 
 
-def elu(x: Values, *, alpha: float, scale: float = 1, input_scale: float = 1) -> Values:
+def elu(x: Values, *, alpha: Number, scale: Number = 1, input_scale: Number = 1) -> Values:
     """scale x, or scale alpha (exp(input_scale x) - 1) below zero."""
-    return scale * (jnp.maximum(x, 0) + alpha * jnp.expm1(input_scale * jnp.minimum(x, 0)))
+    return scale * (jax.nn.relu(x) + alpha * jnp.expm1(input_scale * _below(x)))
+
+
+def _below(x):
+    """min(x, 0), whose derivative at zero is torch's, one."""
+    return x - jax.nn.relu(x)
 
 
 def hardsigmoid(x: Values) -> Values:
@@ -248,7 +257,7 @@ def gelu(x: Values, *, approximate: bool) -> Values:
 # ---- shape
 
 
-def pad(x: Map, *, padding: Sequence[Pair], value: float) -> Map:
+def pad(x: Map, *, padding: Sequence[Pair], value: Number) -> Outputs:
     """A constant around the map; `padding` is (low, high) of rows and of columns."""
     around = [(low, high, 0) for low, high in padding]
     config = [*[(0, 0, 0)] * (x.ndim - 3), *around, (0, 0, 0)]
@@ -288,7 +297,7 @@ def squeeze(x: Values, *, axes: Sequence[int]) -> Values:
     return jnp.squeeze(x, tuple(axes))
 
 
-def upsample_nearest2d(x: Map, *, scales: Pair) -> Map:
+def upsample_nearest2d(x: Map, *, scales: Pair) -> Outputs:
     """Each pixel as a block of `scales` pixels."""
     return jnp.repeat(jnp.repeat(x, scales[0], -3), scales[1], -2)
 

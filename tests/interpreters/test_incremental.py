@@ -15,7 +15,7 @@ from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Problem, evaluate
 from gcpatch.interpreters.incremental import incremental
 from gcpatch.interpreters.jaxpr import trace
-from gcpatch.networks import PAPER, random
+from gcpatch.networks import PAPER, operations, random
 from gcpatch.networks.lowering import conv, max_pool
 
 SIDE, CHANNELS = 17, 4
@@ -115,6 +115,64 @@ def test_the_zoo_has_a_rule_for_everything(x64, name, corner):
     image, tile = (jnp.asarray(generator.random((side, side, 3))) for side in (64, 32))
     found = check(trunk, network, image, tile, corner)
     assert all(operation is None or operation.inside for operation in found.operations)
+
+
+def dense(weights, x):
+    """Two layers of a dense block and its transition."""
+    for weight in weights[:2]:
+        y = jax.nn.relu(
+            operations.batch_norm(
+                x, mean=weight[0, 0, 0, :1], var=weight[0, 0, 0, 1:2] ** 2, epsilon=1e-5
+            )
+        )
+        kernel = jnp.tile(weight, (1, 1, x.shape[-1] // CHANNELS, 1))[:3, :3]
+        x = operations.concatenate(x, operations.conv2d(y, kernel=kernel, **SAME), axis=-1)
+    how = {"size": [2, 2], "strides": [2, 2], "padding": [[0, 0], [0, 0]], "ceil": False}
+    return operations.avg_pool2d(x, count_padding=True, **how)
+
+
+def shuffled(weights, x):
+    """A depthwise layer on half of the channels, shuffled with the others."""
+    left, right = x[..., :2], operations.pad(x[..., 2:], padding=[[1, 0], [0, 2]], value=0.0)
+    kernel = weights[0][:2, :3, :1, :2]
+    how = {"strides": [1, 1], "padding": [[0, 0], [0, 0]], "dilation": [1, 1], "groups": 2}
+    right = operations.conv2d(right, kernel=kernel, **how)
+    x = operations.concatenate(left, operations.hardswish(right), axis=-1)
+    x = operations.unflatten(x, axis=-1, sizes=[2, 2])
+    return operations.flatten(operations.transpose(x, order=[-4, -3, -1, -2]), start=-2, stop=-1)
+
+
+def convnext(weights, x):
+    """A ConvNeXt block: depthwise, normalised pixel by pixel, two products, a scale."""
+    y = operations.conv2d(x, kernel=weights[0][:3, :3, :1], **SAME | {"groups": CHANNELS})
+    y = operations.layer_norm(y, scale=weights[1][0, 0, 0], epsilon=1e-6, axes=[-1])
+    y = operations.gelu(operations.linear(y, kernel=weights[1][1, 0]), approximate=False)
+    return x + weights[0][2, 2, :1, :1] * operations.linear(y, kernel=weights[1][2, 1])
+
+
+def excited(weights, x):
+    """A depthwise layer, and squeeze-and-excite, which reads all of the map."""
+    y = operations.silu(
+        operations.conv2d(x, kernel=weights[0][:3, :3, :1], **SAME | {"groups": CHANNELS})
+    )
+    scale = operations.linear(y.mean((-3, -2), keepdims=True), kernel=weights[1][0, 0])
+    return x + y * jax.nn.sigmoid(scale)
+
+
+SAME = {"strides": [1, 1], "padding": [[1, 1], [1, 1]], "dilation": [1, 1], "groups": 1}
+
+
+@pytest.mark.parametrize(
+    "function, local", [(dense, True), (shuffled, True), (convnext, True), (excited, False)]
+)
+@pytest.mark.parametrize("corner, size", [((0, 11), 6), ((5, 4), 3)])
+def test_blocks_of_other_families(function, local, corner, size, x64):
+    generator = np.random.default_rng(3)
+    image = jnp.asarray(generator.normal(size=(SIDE, SIDE, CHANNELS)))
+    tile = jnp.asarray(generator.normal(size=(size, size, CHANNELS)))
+    weights = [jnp.asarray(generator.normal(size=(4, 4, CHANNELS, CHANNELS))) for _ in range(2)]
+    found = check(function, weights, image, tile, corner)
+    assert local == all(operation is None or operation.inside for operation in found.operations)
 
 
 def test_it_keeps_frames_and_not_maps():
