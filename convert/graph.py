@@ -18,8 +18,8 @@ import numpy as np
 
 from convert import ConvertError
 from convert.aten import BATCH, HANDLERS, Constant, Draft, Unsupported, Value, Writer
+from convert.files import first_line
 from convert.operators import torch, torchvision
-from convert.weights import first_line
 from gcpatch.networks import Preprocessing, fill
 from gcpatch.networks.graph import IMAGE, Graph, Node, create, cuts
 
@@ -37,8 +37,12 @@ class Traced(NamedTuple):
     classes: int
 
 
-def build(spec: str) -> Any:
+def build(spec: str, *, pretrained: bool = False) -> Any:
     """The evaluated PyTorch module of `torchvision:NAME`, `timm:NAME` or `module:factory`.
+
+    Args:
+        spec: what it is.
+        pretrained: whether timm shall fetch its weights.
 
     Raises:
         ConvertError: there is none of this name, or the factory raises or gives something else.
@@ -49,7 +53,7 @@ def build(spec: str) -> Any:
             auxiliary = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
             module = torchvision.models.get_model(name, weights=None, **auxiliary)
         elif source == "timm":
-            module = importlib.import_module("timm").create_model(name)
+            module = importlib.import_module("timm").create_model(name, pretrained)
         else:
             module = getattr(importlib.import_module(source), name)()
     except ModuleNotFoundError as error:

@@ -184,7 +184,7 @@ def test_names_keys_layers_and_the_map_that_is_explained(x64):
     assert list(network.stages()) == [
         "conv1", "bn1", "relu", "add", "relu_1", "pool", "flatten", "fc",
     ]  # fmt: skip
-    with pytest.raises(UserError, match="cannot be cut at conv2, because .* it can be at .*add"):
+    with pytest.raises(UserError, match=r"cannot be cut at conv2, because .* it can be at .*add"):
         network.split("conv2")
 
 

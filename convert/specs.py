@@ -1,0 +1,105 @@
+"""Networks that are named with a colon: `torchvision:NAME`, `timm:NAME`, `module:factory`."""
+
+from pathlib import Path
+from typing import Any
+
+from convert import ConvertError, files, state_dicts, weights
+from convert.graph import build, from_module
+from convert.operators import torch, torchvision
+from convert.settings import Settings
+from convert.torchvision import NOTHING, USUAL, Converted
+from gcpatch.networks import Preprocessing
+from gcpatch.networks.network import INTERPOLATIONS
+
+
+def convert(
+    spec: str,
+    chosen: str | Path | None = None,
+    settings: Settings = NOTHING,
+    key: str | None = None,
+) -> Converted:
+    """The network of a PyTorch module, through its graph.
+
+    Args:
+        spec: as of `build`.
+        chosen: its weights: a file; torchvision's name of them; "random" for those that the module
+            begins with, from seed 0; None for torchvision's and timm's own, which they download,
+            and for those that a factory's module has.
+        settings: what the user says of it, which goes before all that is known.
+        key: which of several state_dicts in a file.
+
+    Raises:
+        ConvertError: there is no such module, it has no such weights, or it has no graph.
+        UserError: the weights and the settings do not fit.
+    """
+    library, _, name = spec.partition(":")
+    torch.manual_seed(0)
+    module = build(spec)
+    known, categories = None, None
+    notes: tuple[str, ...] = ()
+    if chosen == "random":
+        source = f"{spec} random seed 0"
+    elif chosen is not None and (path := Path(chosen).expanduser()).is_file():
+        source, notes = _load_file(module, path, key)
+    elif library == "torchvision":
+        member = _member(name, str(chosen or "DEFAULT"))
+        _load(module, weights._download(spec, member), member.name)
+        known, categories = weights._preprocessing(member), tuple(member.meta["categories"])
+        source = f"{spec} {member.name}"
+    elif chosen is not None:
+        raise ConvertError(f"{spec} has no weights {str(chosen)!r}; give a file of them")
+    elif library == "timm":
+        module, source = build(spec, pretrained=True), f"{spec} pretrained"
+    else:
+        source = spec
+    known = known or (_of_timm(module) if library == "timm" else None)
+    preprocessing = settings.preprocessing(known or USUAL)
+    network = from_module(
+        module, name, settings.categories or categories, preprocessing, settings.layer
+    )
+    settings.apply(network)
+    assumed = () if known else settings.assumed(network.preprocessing)
+    return Converted(network, module.state_dict(), source, (*notes, *assumed))
+
+
+def _member(name: str, word: str) -> Any:
+    members = torchvision.models.get_model_weights(name).__members__
+    if word not in members:
+        raise ConvertError(
+            f"torchvision:{name} has no weights {word!r}; choose {', '.join([*members, 'a file'])}"
+        )
+    return members[word]
+
+
+def _load_file(module: Any, path: Path, key: str | None) -> tuple[str, tuple[str, ...]]:
+    """Gives a module the weights in a file; returns where they come from, and what was taken."""
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    try:
+        found = state_dicts.find(files.read(path), wanted, key)
+    except ConvertError as error:
+        raise ConvertError(f"{path}: {error}") from None
+    _load(module, found.tensors, path.name)
+    taken = weights._taken(found.label, found.prefix, found.left_out)
+    return path.name, (taken,) if taken else ()
+
+
+def _load(module: Any, tensors: dict[str, Any], source: str) -> None:
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ConvertError(f"{source} does not fit this module: {reason}") from error
+
+
+def _of_timm(module: Any) -> Preprocessing:
+    """What timm says of the images that a module takes."""
+    said = module.pretrained_cfg
+    size = said["input_size"][-1]
+    how = said["interpolation"]
+    return Preprocessing(
+        mean=tuple(said["mean"]),
+        std=tuple(said["std"]),
+        size=size,
+        resize=max(size, int(size / said["crop_pct"])),
+        interpolation=how if how in INTERPOLATIONS else "bilinear",
+    )

@@ -1,0 +1,84 @@
+"""Modules named with a colon: their weights, what is known of their images, and what is refused."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from convert import ConvertError
+from convert.settings import Settings
+from convert.specs import convert
+from gcpatch.networks import Preprocessing, parameters
+
+nn = torch.nn
+SMALL = Settings(size=16, resize=16)
+
+
+def factory():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+
+
+@pytest.fixture(autouse=True)
+def mine(monkeypatch):
+    module = types.ModuleType("mine")
+    module.network = factory
+    monkeypatch.setitem(sys.modules, "mine", module)
+
+
+def kernel(made):
+    return np.asarray(parameters(made.network)["4.kernel"])
+
+
+def test_a_factory_with_its_own_weights_and_with_a_file_s(tmp_path):
+    made = convert("mine:network", settings=SMALL)
+    assert (made.network.name, made.source) == ("network", "mine:network")
+    assert made.network.preprocessing.size == 16
+    assert made.notes == (
+        "assumes mean 0.485,0.456,0.406, std 0.229,0.224,0.225, interpolation bilinear; "
+        "--mean, --std, --interpolation say otherwise",
+    )
+    module = factory()
+    torch.save(
+        {"state_dict": {f"module.{k}": v for k, v in module.state_dict().items()}},
+        tmp_path / "mine.pth",
+    )
+    filled = convert("mine:network", tmp_path / "mine.pth", SMALL)
+    np.testing.assert_array_equal(kernel(filled), module[4].weight.detach().numpy().T)
+    assert not np.array_equal(kernel(filled), kernel(made))
+
+
+def test_random_weights_follow_from_the_seed():
+    first, again = (kernel(convert("mine:network", "random", SMALL)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+
+
+def test_what_the_user_says():
+    said = Settings(
+        mean=(0.5, 0.5, 0.5), size=16, resize=18, categories=("a", "b", "c"), layer="0", name="pets"
+    )
+    network = convert("mine:network", None, said).network
+    assert network.preprocessing == Preprocessing(mean=(0.5, 0.5, 0.5), size=16, resize=18)
+    assert (network.name, network.target_layer) == ("pets", "0")
+    assert network.categories == ("a", "b", "c")
+
+
+def test_timm_s_own_preprocessing():
+    pytest.importorskip("timm")
+    network = convert("timm:test_convnext", "random").network
+    assert network.preprocessing == Preprocessing((0.5,) * 3, (0.5,) * 3, 160, 168, "bicubic")
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    tensors = factory().state_dict() | {"4.weight": torch.zeros(7, 4), "4.bias": torch.zeros(7)}
+    torch.save(tensors, tmp_path / "seven.pth")
+    with pytest.raises(ConvertError, match=r"seven\.pth does not fit this module: .*4\.weight"):
+        convert("mine:network", tmp_path / "seven.pth", SMALL)
+    with pytest.raises(ConvertError, match="mine:network has no weights 'V1'; give a file"):
+        convert("mine:network", "V1", SMALL)
+    with pytest.raises(ConvertError, match="squeezenet1_1 has no weights 'V9'; choose IMAGENET1K"):
+        convert("torchvision:squeezenet1_1", "V9", SMALL)
