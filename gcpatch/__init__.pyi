@@ -25,6 +25,7 @@ from .explainers.gradients import input_gradient as input_gradient
 from .explainers.gradients import integrated_gradients as integrated_gradients
 from .explainers.gradients import smoothgrad as smoothgrad
 from .explainers.occlusion import occlusion as occlusion
+from .interpreters.adapt import adapt as adapt
 from .interpreters.relu import smooth as smooth
 from .losses import Evidence as Evidence
 from .networks import Network as Network

@@ -95,7 +95,7 @@ class Graph(Network):
             )
             for key, shape in parsed.shapes.items()
         }
-        setattr(self, IMPORTED, _nested(leaves))
+        setattr(self, IMPORTED, nested(leaves))
 
     def describe(self) -> dict[str, Any]:
         """The graph as JSON; `create` takes it back."""
@@ -256,7 +256,7 @@ def cuts(nodes: Sequence[Node]) -> tuple[int, ...]:
     return tuple(i for i in range(len(nodes)) if before[i] <= i)
 
 
-def _nested(leaves: Mapping[str, Any]) -> nnx.Dict:
+def nested(leaves: Mapping[str, Any]) -> nnx.Dict:
     """A tree of dictionaries from dotted keys."""
     tree: dict[str, Any] = {}
     for key, leaf in leaves.items():

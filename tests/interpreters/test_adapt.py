@@ -1,0 +1,224 @@
+"""Networks of Flax NNX, Linen, Equinox and plain functions, made into gcpatch's."""
+
+import equinox
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+from jax.ad_checkpoint import checkpoint_name
+
+import gcpatch
+from gcpatch.attacks.engine import forward_of, reach_of, remember
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.step import make_problem
+from gcpatch.errors import UserError
+from gcpatch.interpreters.adapt import adapt
+from gcpatch.interpreters.naming import AdaptError
+from gcpatch.networks import parameters
+from gcpatch.networks.checkpoints import digest
+
+SIDE = 24
+ABOUT = dict(categories=list("abcde"), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), size=SIDE)
+IMAGES = jnp.asarray(np.random.default_rng(0).random((2, SIDE, SIDE, 3), np.float32))
+KERNEL = jax.random.normal(jax.random.key(1), (3, 3, 3, 4))
+LAST = jax.random.normal(jax.random.key(2), (4, 5))
+
+
+def normalized(images):
+    return (images - jnp.asarray(ABOUT["mean"])) / jnp.asarray(ABOUT["std"])
+
+
+class Flax(nnx.Module):
+    """A batch of images, with normalisation and dropout, a shortcut, and ReLUs as functions."""
+
+    def __init__(self, rngs):
+        self.conv1 = nnx.Conv(3, 8, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.block = nnx.Sequential(nnx.Conv(8, 8, (3, 3), rngs=rngs), nnx.relu)
+        self.conv2 = nnx.Conv(8, 6, (3, 3), strides=2, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.linear = nnx.Linear(6, 5, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.norm(self.conv1(x)))
+        x = x + self.block(x)
+        x = nnx.relu(self.conv2(x)).mean((1, 2))
+        return self.linear(self.dropout(x))
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.relu(linen.Conv(6, (3, 3), name="conv")(x))
+        return linen.Dense(5)(x.mean((1, 2)))
+
+
+class Eqx(equinox.Module):
+    """One image, channels first."""
+
+    layers: list
+    linear: equinox.nn.Linear
+
+    def __init__(self, key):
+        self.layers = [equinox.nn.Conv2d(3, 6, 3, key=key), equinox.nn.Conv2d(6, 6, 3, key=key)]
+        self.linear = equinox.nn.Linear(6, 5, key=key)
+
+    def __call__(self, x):
+        for layer in self.layers:
+            x = jax.nn.relu(layer(x))
+        return self.linear(x.mean((1, 2)))
+
+
+def trunk(kernel, image):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.nn.relu(
+        jax.lax.conv_general_dilated(
+            image[None], kernel, (1, 1), "SAME", dimension_numbers=dimensions
+        )
+    )[0]
+
+
+def head(last, value):
+    return value.mean((0, 1)) @ last
+
+
+def flax():
+    model = Flax(nnx.Rngs(0))
+    model.norm.mean[...] = jnp.linspace(-0.1, 0.1, 8)
+    model.eval()
+    return model
+
+
+def cases():
+    linen_variables = Linen().init(jax.random.key(0), IMAGES)
+    eqx = Eqx(jax.random.key(0))
+    both = {"kernel": KERNEL, "last": LAST}
+
+    def whole(params, image):
+        return head(params["last"], checkpoint_name(trunk(params["kernel"], image), "maps"))
+
+    return {
+        "flax": (adapt(flax(), **ABOUT), flax()(normalized(IMAGES)), "relu(conv2)"),
+        "linen": (
+            adapt(Linen(), params=linen_variables, **ABOUT),
+            Linen().apply(linen_variables, normalized(IMAGES)),
+            "relu(conv)",
+        ),
+        "equinox": (
+            adapt(eqx, **ABOUT),
+            jax.vmap(eqx)(normalized(IMAGES).transpose(0, 3, 1, 2)),
+            "relu(layers.1)",
+        ),
+        "function": (
+            adapt(whole, params=both, **ABOUT),
+            jax.vmap(lambda image: whole(both, image))(normalized(IMAGES)),
+            "maps",
+        ),
+        "two functions": (
+            adapt((lambda x: trunk(KERNEL, x), lambda x: head(LAST, x)), **ABOUT),
+            jax.vmap(lambda image: head(LAST, trunk(KERNEL, image)))(normalized(IMAGES)),
+            "trunk",
+        ),
+    }
+
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_the_logits_are_the_models_own_and_the_network_can_be_cut(kind):
+    network, wanted, layer = CASES[kind]
+    np.testing.assert_allclose(network(IMAGES), wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(network(IMAGES[1]), wanted[1], rtol=1e-4, atol=1e-6)
+    assert network.target_layer == network.resolve() == layer
+    for name in network.stages():
+        before, behind = network.split(name)
+        np.testing.assert_allclose(behind(before(IMAGES)), wanted, rtol=1e-4, atol=1e-6)
+    assert network.split()[0](IMAGES).shape[:3] == (2, *network.split()[0](IMAGES[0]).shape[:2])
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_grad_cam_is_that_of_the_definition(kind):
+    network, _, _ = CASES[kind]
+    before, behind = network.split()
+    maps = before(IMAGES[0])
+    alpha = jax.grad(lambda a: behind(a)[3])(maps).mean((0, 1))
+    wanted = np.maximum((maps * alpha).sum(-1), 0)
+    found = jax.jit(gcpatch.grad_cam)(network, IMAGES[0], 3)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_what_a_patch_reaches_is_what_the_whole_network_gives(kind):
+    network, _, _ = CASES[kind]
+    place = Patch(6).place(SIDE, SIDE)
+    problem = make_problem(network, IMAGES[0], 1, Attack(), placement=place, key=jax.random.key(0))
+    reach = reach_of(network, problem.image, corner=place.corner, size=6)
+    tile, known = IMAGES[1, :6, :6], remember(network, problem, reach)
+    full = forward_of(network, problem, None, None)(tile)
+    fast = forward_of(network, known, None, reach.program)(tile)
+    np.testing.assert_allclose(fast, full, rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_attacked_as_any_other():
+    network = CASES["flax"][0]
+    results = gcpatch.attack(network, IMAGES, [1, 2], Patch(6), Attack(objective="hide", steps=3))
+    assert all(np.isfinite(result.history.total).all() for result in results)
+
+
+def test_parameters_have_the_paths_of_the_model_and_the_digest_sees_each():
+    names = parameters(CASES["flax"][0])
+    assert {"conv1.kernel", "norm.mean", "norm.scale", "block.layers.0.kernel"} < names.keys()
+    assert {"layers.0.weight", "linear.bias"} < parameters(CASES["equinox"][0]).keys()
+    assert "params.conv.kernel" in parameters(CASES["linen"][0])
+    assert [*parameters(CASES["two functions"][0])] == ["constant0", "constant1"]
+    assert len({digest(network) for network, _, _ in CASES.values()}) == len(CASES)
+    moved = flax()
+    moved.norm.mean[...] += 1e-3
+    assert digest(adapt(moved, **ABOUT)) != digest(CASES["flax"][0])
+    other = ABOUT | {"mean": (0.5, 0.4, 0.2)}
+    assert digest(adapt(flax(), **other)) != digest(CASES["flax"][0])
+
+
+def test_a_layer_that_values_pass_by_is_no_cut():
+    network = CASES["flax"][0]
+    assert "relu(norm)" in network.stages() and "block" not in network.stages()
+    with pytest.raises(UserError, match="has no layer 'block'; it has conv1, norm"):
+        adapt(flax(), layer="block", **ABOUT)
+    assert adapt(flax(), layer="conv1", **ABOUT).split()[0](IMAGES[0]).shape == (SIDE, SIDE, 8)
+
+
+@pytest.mark.parametrize(
+    "model, about, message",
+    [
+        (Flax(nnx.Rngs(0)), {}, "changes its [a-z.]+: put it into evaluation mode first"),
+        (Linen(), {}, "needs its variables"),
+        (3, {}, "a int cannot be called"),
+        (lambda image: image.mean(), {}, "does not give 5 logits.*: \\[\\]"),
+        (lambda image: image.mean((-3, -2)), {}, "does not give 5 logits.*: \\[3\\]"),
+        (lambda image: unknown, {}, "name 'unknown' is not defined"),  # noqa: F821
+        (lambda image: image.sum() * jnp.ones(5), {}, "no named layer with a map"),
+        (flax(), {"categories": ["one"]}, "has 1 categories; a classifier has at least 2"),
+        (flax(), {"categories": list("abcd")}, "does not give 4 logits"),
+        (flax(), {"std": (0.0, 1.0, 1.0)}, "std is"),
+        (flax(), {"size": 0}, "size is 0"),
+    ],
+)
+def test_what_cannot_be_adapted_is_one_sentence(model, about, message):
+    with pytest.raises(UserError, match=message) as caught:
+        adapt(model, **ABOUT | about)
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_that_are_not_finite_are_refused():
+    broken = flax()
+    broken.norm.var[...] = jnp.nan
+    with pytest.raises(AdaptError, match=r"not finite: norm\.var"):
+        adapt(broken, **ABOUT)
+
+
+def test_an_image_of_another_size_is_refused():
+    with pytest.raises(UserError, match=r"takes \[24, 24, 3\] here, not \[8, 8, 3\]"):
+        CASES["flax"][0](IMAGES[0, :8, :8])
