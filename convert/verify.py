@@ -30,6 +30,7 @@ IMAGES, MINI_IMAGES, RANDOM_IMAGES = 12, 200, 4
 STEPS, MINI_STEPS = 10, 30
 OF_LARGE = ("sign", "adam")  # optimisers; the minis' cover all, at a hundredth of the cost
 ENERGY_TOLERANCE = 1e-3
+MANY = 100  # images, each a second of two cores for a mini and ten for a large network
 
 
 def names_of(names: Sequence[str], weights: str | None) -> list[str]:
@@ -83,12 +84,25 @@ def pair(name: str, weights: str | None) -> tuple[Network, Mapping[str, Any]]:
     return network, to_torch(network)
 
 
-def pictures(network: Network, folder: Path | None) -> UInt8[np.ndarray, "n size size 3"]:
-    """A folder's images, or scenes and random pixels, of the size that the network takes."""
+def announce(folder: Path, limit: int | None, note: Callable[[str], None]) -> None:
+    """Tells `note` what a folder's images take, where they are many."""
+    count = len(sources.find([folder], 1, "stretch").items[:limit])
+    if count > MANY:
+        minutes = count / 60
+        note(
+            f"{count:,} images take some {minutes:,.0f} minutes for each mini and "
+            f"{10 * minutes:,.0f} for each large network on two cores; --limit N takes the first N"
+        )
+
+
+def pictures(
+    network: Network, folder: Path | None, limit: int | None
+) -> UInt8[np.ndarray, "n size size 3"]:
+    """A folder's images (the first `limit`), or scenes and random pixels, of the network's size."""
     size, name = network.preprocessing.size, network.architecture
     if folder is not None:
         found = sources.find([folder], size, "stretch")
-        return np.stack([item.read().pixels for item in found.items])
+        return np.stack([item.read().pixels for item in found.items[:limit]])
     count = (MINI_IMAGES if name in MINIS else IMAGES) - RANDOM_IMAGES
     scenes = np.rint(np.asarray(draw_batch(0, count, size=size).image) * 255).astype(np.uint8)
     shape = (RANDOM_IMAGES, size, size, 3)
@@ -101,6 +115,7 @@ def verify(
     *,
     weights: str | None = None,
     folder: Path | None = None,
+    limit: int | None = None,
     precision: str = "float32",
     steps: int | None = None,
 ) -> list[Row]:
@@ -111,7 +126,7 @@ def verify(
     if steps is not None and steps < 0:
         raise UserError(f"steps is {steps}; it must be at least 0")
     network, state_dict = pair(name, weights)
-    images = pictures(network, folder)
+    images = pictures(network, folder, limit)
     mini = network.architecture in MINIS
     steps = (MINI_STEPS if mini else STEPS) if steps is None else steps
     optimizers = tuple(OPTIMIZERS) if mini else OF_LARGE
@@ -140,6 +155,21 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
     """
     records = [r for r in read_records(folder) if not r.get("error") and not r.get("skipped")]
     settings, region = _settings(folder)
+    try:
+        return _verdict(folder, records, settings, region, weights)
+    except (KeyError, TypeError):
+        raise UserError(
+            f"{folder} lacks what an attack records of an image or its weights"
+        ) from None
+
+
+def _verdict(
+    folder: Path,
+    records: list[dict[str, Any]],
+    settings: dict[str, Any],
+    region: Region,
+    weights: str | None,
+) -> Verdict:
     attack = {"layer": None, "explainer": "grad-cam"} | settings.get("attack", {})
     if (explainer := attack["explainer"]) != "grad-cam":
         raise UserError(

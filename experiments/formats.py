@@ -183,26 +183,13 @@ def tiff(
 def made_by_pillow() -> Iterator[File]:
     """Modes, settings and orientations that Pillow writes."""
     written = {
-        "JPEG": ("L", "RGB", "CMYK", "YCbCr"),
-        "PNG": ("1", "L", "LA", "I;16", "P", "RGB", "RGBA"),
-        "WEBP": ("L", "RGB", "RGBA"),
-        "TIFF": (
-            "1",
-            "L",
-            "LA",
-            "P",
-            "PA",
-            "RGB",
-            "RGBA",
-            "CMYK",
-            "YCbCr",
-            "LAB",
-            "I;16",
-            "I",
-            "F",
-        ),
-        "AVIF": ("L", "RGB", "RGBA"),
+        "JPEG": "L RGB CMYK YCbCr",
+        "PNG": "1 L LA I;16 P RGB RGBA",
+        "WEBP": "L RGB RGBA",
+        "TIFF": "1 L LA P PA RGB RGBA CMYK YCbCr LAB I;16 I F",
+        "AVIF": "L RGB RGBA",
     }
+    plain = {"GIF": "1 L P RGB RGBA", "BMP": "1 L P RGB RGBA", "PPM": "1 L RGB I"}
     settings: dict[str, list[dict[str, Any]]] = {
         "JPEG": [{"progressive": True}, {"subsampling": 0}, {"quality": 30, "optimize": True}],
         "WEBP": [{"lossless": True}, {"quality": 20}],
@@ -212,19 +199,14 @@ def made_by_pillow() -> Iterator[File]:
         + [{"big_tiff": True}],
     }
     for kind, modes in written.items():
-        for mode in modes:
+        for mode in modes.split():
             for orientation in ORIENTATIONS:
                 data = encode(in_mode(mode), kind, exif=exif(orientation, prefix=b"Exif\0\0"))
                 yield File(kind, f"{mode}, turned {orientation}", data)
             for options in settings.get(kind, []):
                 yield File(kind, f"{mode} {options}", encode(in_mode(mode), kind, **options))
-    plain = {
-        "GIF": ("1", "L", "P", "RGB", "RGBA"),
-        "BMP": ("1", "L", "P", "RGB", "RGBA"),
-        "PPM": ("1", "L", "RGB", "I"),
-    }
     for kind, modes in plain.items():
-        for mode in modes:
+        for mode in modes.split():
             yield File(kind, mode, encode(in_mode(mode), kind))
     for mode, compression in (("1", "group4"), ("L", "jpeg"), ("RGB", "jpeg")):
         data = encode(in_mode(mode), "TIFF", compression=compression)

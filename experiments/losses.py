@@ -165,7 +165,8 @@ class Bench:
 
 def text(values: jax.Array, form: str = ".3f") -> str:
     """A mean and its interval."""
-    value, low, high = bootstrap(np.asarray(values, float))
+    found = np.asarray(values)
+    value, low, high = bootstrap(found if found.dtype == bool else found.astype(float))
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
@@ -176,11 +177,11 @@ def table(bench: Bench, chosen: Sequence[Row], steps: int, line: Callable[..., N
     plain = bench.measure(bench.attacked(losses.classify, steps), quantities)
     line("loss", "its goal", "clean image", "plain attack", "with the loss", "class")
     line(*["---"] * 6)
-    line("`classify`", "-", "-", "-", "-", text(plain[-1], ".0%"))
+    line("`classify`", "-", "-", "-", "-", text(plain[-1] > 0, ".0%"))
     for i, row in enumerate(chosen):
         after = bench.measure(bench.attacked(row.objective, steps), quantities)
         numbers = (text(values[i]) for values in (before, plain, after))
-        line(f"`{row.loss}`", row.goal, *numbers, text(after[-1], ".0%"))
+        line(f"`{row.loss}`", row.goal, *numbers, text(after[-1] > 0, ".0%"))
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def accuracies(networks, count: int) -> str:
         means = []
         for network in networks:
             found = np.asarray([classify_and_explain(network, image)[0].argmax() for image in seen])
-            right = bootstrap((found == np.asarray(drawn.label)).astype(float))
+            right = bootstrap(found == np.asarray(drawn.label))
             means.append(matrix.interval(right._asdict()))
         lines.append([kind, *means])
     lines.insert(1, ["---"] * len(lines[0]))

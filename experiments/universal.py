@@ -4,8 +4,8 @@
 
 Each patch is made on 500 scenes (the per-image ones on the scenes that they are tested on) and
 tested on 500 others that nobody has seen: every scene is to be taken for one and the same class.
-Prints a Markdown table with 95 % intervals (bootstrap over scenes), and writes it and the patches
-to `--out`. Verdicts are of 8-bit pixels.
+Prints a Markdown table with 95 % intervals over scenes (of rates Wilson's, else bootstrap), and
+writes it and the patches to `--out`. Verdicts are of 8-bit pixels.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def test(network, drawn, noises, views, objective: str) -> list[str]:
         energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
         fooled = fooled_explanation(objective, energy, points)
         rows.append((logits.argmax() == TARGET, fooled, energy))
-    means = [bootstrap(np.asarray(column, float)) for column in zip(*rows, strict=True)]
+    means = [bootstrap(np.asarray(column)) for column in zip(*rows, strict=True)]
     return [f"{mean.value:.2f} [{mean.low:.2f}, {mean.high:.2f}]" for mean in means]
 
 

@@ -58,9 +58,3 @@ def pack(path, members, **options):
             info.size = 0 if info is content else len(content)
             archive.addfile(info, None if info is content else io.BytesIO(content))
     return path
-
-
-def link(name, target, kind):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info

@@ -30,9 +30,8 @@ DOTS = "success", "energy", "optimisers", "heat"  # of the tables these have a c
 NOTES = """\
 {scenes} scenes a cell, at most {steps} steps, random targets, verdicts after the PNG round trip;
 `classify` (cross-entropy alone) is the baseline. Where no other is named: `{network}`, 64 pixels,
-ratio 1, top-right, adam at a rate of 0.1. In brackets the 95 % interval over scenes: percentile
-bootstrap, {resamples} resamples. Where all scenes agree it has no width; the exact interval
-(Clopper and Pearson) then reaches {exact:.1%} further.
+ratio 1, top-right, adam at a rate of 0.1. In brackets the 95 % interval over scenes: Wilson's for
+rates, else the percentile bootstrap, {resamples} resamples.
 
 *class*: the top class is the target. *map hidden*: at most 5 % of the target's map is in the patch,
 what `hide` wants; *map highlighted*: at least half of it is, and its maximum: what `highlight`
@@ -86,7 +85,6 @@ def write(options: argparse.Namespace, names: Sequence[str], planned: Sequence[C
             steps=options.steps,
             network=names[0],
             resamples=f"{intervals.RESAMPLES:,}",
-            exact=1 - 0.025 ** (1 / options.scenes),
         ),
     ]
     for name, table in tables.TABLES.items():

@@ -27,9 +27,9 @@ class Column(NamedTuple):
 
     def estimate(self, images: Images, less: Images | None = None) -> Estimate | None:
         """The number over those images that have it, or of their differences; None over none."""
-        values = np.asarray(self.of(images), float)
+        values = np.asarray(self.of(images))
         if less is not None:
-            values = values - self.of(less)
+            values = values.astype(float) - self.of(less)
         values = values[~np.isnan(values)]
         return bootstrap(values, self.statistic) if len(values) else None
 

@@ -11,16 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from gcpatch.attacks.engine import BATCH, advance, reach_of, remember
 from gcpatch.attacks.regions import Placement, Region
 from gcpatch.attacks.settings import Attack, AttackError
 from gcpatch.attacks.step import Losses, Problem, State, init_state, make_problem
+from gcpatch.data import labels
+from gcpatch.explainers import checks
 from gcpatch.interpreters.incremental import Incremental
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
+Targets = Int[ArrayLike, " n"] | Sequence[int | str]
 CHUNK = 20  # steps between two looks at which images are done
 
 
@@ -255,7 +258,7 @@ def corner_of(place: Placement) -> tuple[int, int] | None:
 def attack(
     network: Network,
     images: Float[ArrayLike, "n h w 3"],
-    targets: Int[ArrayLike, " n"] | list[int],
+    targets: Targets,
     patch: Region,
     attack: Attack,
     *,
@@ -267,18 +270,17 @@ def attack(
     Args:
         network: the network to fool.
         images: RGB in [0, 1].
-        targets: the class that each image shall be taken for.
+        targets: the class that each image shall be taken for, by ID or name.
         patch: where it lies: a `Patch`, or a `Frame`, a `Mask`, or the whole image `Bounded`.
         attack: how to optimise it.
         batch: how many images are optimised at a time.
         seed: of the `random` start.
 
     Raises:
-        AttackError: the images are no floats in [0, 1], or the targets no classes, one for each.
+        UserError: the images are no floats in [0, 1], or the targets no classes, one for each.
         PatchError: it does not lie inside the images, or its settings are out of range.
     """
-    _check(np.asarray(images), np.asarray(targets), len(network.categories))
-    images, targets = jnp.asarray(images), jnp.asarray(targets, jnp.int32)
+    images, targets = images_and_targets(network, images, targets)
     place = patch.place(*images.shape[1:3])
     keys = jax.random.split(jax.random.key(seed), len(images))
     problems = (
@@ -290,15 +292,20 @@ def attack(
     return [outcomes[i] for i in range(len(images))]
 
 
-def _check(images: np.ndarray, targets: np.ndarray, classes: int) -> None:
-    if images.ndim != 4 or images.shape[-1] != 3 or not len(images):
-        raise AttackError(f"the images have shape {images.shape} instead of [n, height, width, 3]")
-    if not np.issubdtype(images.dtype, np.floating) or images.min() < 0 or images.max() > 1:
+def images_and_targets(
+    network: Network, images: Any, targets: Any
+) -> tuple[Float[Array, "n h w 3"], Int[Array, " n"]]:
+    """Images to attack and their targets, checked, as JAX arrays.
+
+    Raises:
+        AttackError: the images are no batch of floats in [0, 1], or there are not as many targets.
+        UserError: a target is no class.
+    """
+    found = checks.floats(images, what="the batch of images")
+    if found.ndim != 4 or found.shape[-1] != 3 or not len(found):
         raise AttackError(
-            f"the images are {images.dtype} from {images.min()} to {images.max()} "
-            "instead of floats in [0, 1]"
+            f"the images have shape {list(found.shape)} instead of [n, height, width, 3]"
         )
-    if targets.shape != images.shape[:1]:
-        raise AttackError(f"there are {len(images)} images but targets of shape {targets.shape}")
-    if targets.min() < 0 or targets.max() >= classes:
-        raise AttackError(f"the targets {targets.tolist()} are not all in 0 to {classes - 1}")
+    if np.ndim(targets) != 1 or len(targets) != len(found):
+        raise AttackError(f"there are {len(found)} images; give a list of as many targets")
+    return found, jnp.asarray(labels.as_ids(targets, network.categories), jnp.int32)

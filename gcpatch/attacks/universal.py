@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from gcpatch.attacks.blending import blend, coverage, cut, paste
 from gcpatch.attacks.regions import Patch, Placement
 from gcpatch.attacks.settings import Attack, AttackError
+from gcpatch.attacks.slots import Targets, images_and_targets
 from gcpatch.attacks.step import Losses, Problem, loss_from_activations, make_problem
 from gcpatch.attacks.views import Views, apply_view
+from gcpatch.explainers import checks
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
@@ -50,8 +52,16 @@ def apply_patch(
         patch: its size, ratio and place.
         views: if given, the patch lies as a draw from them says, and not at its place.
         key: of that draw.
+
+    Raises:
+        UserError: the image or the patch's pixels are no floats in [0, 1], or of other shapes.
+        PatchError: the patch does not lie inside the image.
     """
-    image, noise = jnp.asarray(image), jnp.asarray(noise)
+    image, noise = checks.image(image), checks.image(noise, what="the patch")
+    if noise.shape[:2] != (patch.size, patch.size):
+        raise AttackError(
+            f"the patch has {list(noise.shape[:2])} pixels instead of {[patch.size] * 2}"
+        )
     if views is not None and key is not None:
         view = views.draw(key, (image.shape[0], image.shape[1]), patch.size)
         return apply_view(image, noise, patch.ratio, view)
@@ -67,7 +77,7 @@ wear = apply_patch  # its name in 0.1.0
 def universal(
     networks: Sequence[Network],
     images: Float[ArrayLike, "n h w 3"],
-    targets: Int[ArrayLike, " n"] | list[int],
+    targets: Targets,
     patch: Patch,
     attack: Attack,
     *,
@@ -86,7 +96,7 @@ def universal(
     Args:
         networks: which have the same categories.
         images: RGB in [0, 1].
-        targets: the class that each image shall be taken for.
+        targets: the class that each image shall be taken for, by ID or name.
         patch: its size and ratio, and its place unless there are views.
         attack: how to optimise. All steps are taken, whatever its patience; it begins with the
             mean colour, unless at `random`.
@@ -97,13 +107,14 @@ def universal(
         on_step: told of each step's mean losses.
 
     Raises:
-        AttackError: the networks' categories differ, or the targets are not one for each image.
+        UserError: there is no network, their categories differ, or images or targets are not as
+            for `gcpatch.attack`.
     """
+    if not networks:
+        raise AttackError("there is no network to fool")
     if len({network.categories for network in networks}) != 1:
         raise AttackError("the networks of an ensemble must have the same categories")
-    if len(images) != len(targets):
-        raise AttackError(f"there are {len(images)} images but {len(targets)} targets")
-    images, targets = jnp.asarray(images), jnp.asarray(targets, jnp.int32)
+    images, targets = images_and_targets(networks[0], images, targets)
     place = patch.place(*images.shape[1:3])
     problems = [
         _problems_of(network, images, targets, attack, place, batch)._replace(image=images)

@@ -5,7 +5,7 @@ import itertools
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import add_json, add_verb
+from gcpatch.cli.options import add_json, add_verb, check_range
 from gcpatch.errors import UserError
 
 HEAD = ("network", "patch", "batch", "variant", "image-steps/s", "s/step", "memory", "compile")
@@ -45,8 +45,7 @@ def run(options: argparse.Namespace) -> int:
     for name, size in itertools.product(names, sizes):
         side = create(name).preprocessing.size
         Patch(size=size).corner(side, side)
-    if options.repeats < 1:
-        raise UserError(f"repeats is {options.repeats}; it must be at least 1")
+    check_range("repeats", options.repeats, 1)
     measures = measures_of_variants()
     tasks = list(itertools.product(names, sizes, batches, measures))
     rows: list[dict[str, Any]] = []
@@ -91,5 +90,5 @@ def measures_of_variants() -> dict[str, Any]:
 def _numbers(what: str, text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError(f"{what} is {text!r}; it must be whole numbers from 1, with commas")
+        raise UserError(f"--{what} is {text!r}; it must be whole numbers from 1, with commas")
     return list(map(int, parts))

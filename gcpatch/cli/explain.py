@@ -63,14 +63,18 @@ def run(options: argparse.Namespace) -> int:
     for note in notes:
         printing.warn(note, options.verb)
     rows: list[dict[str, Any]] = []
+    told = False
     for item in printing.track(items):
         row: dict[str, Any] = {"id": item.id, "source": item.source, "error": None}
         rows.append(row)
         try:
-            picture = item.read().pixels
+            picture, _, _, several = item.read()
         except UserError as error:
             row["error"] = item.blame(error)
             continue
+        if several and not told:
+            printing.warn(item.of_several(), options.verb)
+            told = True
         image = jnp.asarray(picture, jnp.float32) / 255
         logits = classify(network, image)
         explained = int(logits.argmax()) if label is None else label

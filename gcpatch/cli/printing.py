@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 RECORD_HEAD = ("image", "clean", "attacked", "class", "map", "energy", "steps")
+ACCURACIES = {"accuracy_clean": "clean", "accuracy_robust": "attacked"}
 RATES = {"fooled_class": "class", "fooled_explanation": "explanation", "fooled_both": "both"}
 
 
@@ -60,17 +61,20 @@ def _mark(value: bool | None) -> str:
 
 
 def summary(found: dict[str, Any]) -> None:
-    """Prints what a run's `summary.json` says in a line, and its accuracies if labels are known."""
-    rates = [f"{name} {found[key]:.1%}" for key, name in RATES.items() if found[key] is not None]
+    """Prints a run's `summary.json`: counts, rates with their intervals, and of networks each its own."""
     skipped = f", {found['skipped']} skipped" if found["skipped"] else ""
-    print(
-        f"{found['images']} images, {found['failed']} failed{skipped}; fooled: {', '.join(rates)}"
-    )
-    if found["accuracy_clean"] is not None:
-        print(
-            f"accuracy: {found['accuracy_clean']:.1%} clean, "
-            f"{found['accuracy_robust']:.1%} attacked"
-        )
+    print(f"{found['images']} images, {found['failed']} failed{skipped}")
+    for name, part in (found.get("networks") or {"": found}).items():
+        for what, names in (("fooled", RATES), ("accuracy", ACCURACIES)):
+            if rates := [
+                f"{names[key]} {_rate(part, key)}" for key in names if part[key] is not None
+            ]:
+                print(f"{f'{name}, ' if name else ''}{what}: {', '.join(rates)}")
+
+
+def _rate(found: dict[str, Any], key: str) -> str:
+    low, high = found["intervals"][key]
+    return f"{found[key]:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def track(items: Iterable[Any], unit: str = " images") -> Iterable[Any]:

@@ -11,6 +11,7 @@ from gcpatch.cli.options import (
     add_named,
     add_verb,
     add_weights,
+    check_range,
     load_network,
     writing_to,
 )
@@ -68,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
     from gcpatch.report import matrix, records
 
     methods = [choose("method", method) for method in options.methods.split(",")]
-    if options.images is not None and options.images < 1:
-        raise UserError(f"--images is {options.images}; it must be at least 1")
+    if options.images is not None:
+        check_range("images", options.images, 1)
     networks = [load_network(name, options.weights) for name in options.models.split(",")]
     defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
     attacked = [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import add_json, add_verb
+from gcpatch.cli.options import add_json, add_verb, check_range
 from gcpatch.errors import UserError
 
 HEAD = ("network", "quantity", "max abs", "relative", "tolerance", "passed")
@@ -39,6 +39,9 @@ def add(verbs: Any) -> None:
         help="a folder of images (default: scenes and random pixels)",
     )
     parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N of these images (default: all)"
+    )
+    parser.add_argument(
         "--precision",
         default="float32",
         metavar="NAME",
@@ -64,6 +67,10 @@ def run(options: argparse.Namespace) -> int:
     """Prints the comparison row by row; returns 1 where a tolerance is exceeded."""
     if bool(options.names) == bool(options.folder):
         raise UserError("name networks (or all), or a finished run with --run DIR")
+    if options.limit is not None:
+        check_range("limit", options.limit, 1)
+        if not options.images:
+            raise UserError("--limit says how many of --images to take; name their folder")
     from convert import verify
 
     rows: list[Any] = []
@@ -74,11 +81,15 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             _print(rows)
             print(f"PyTorch agrees on {images - len(differing)} of {images} images")
-    for name in verify.names_of(options.names, options.weights):
+    names = verify.names_of(options.names, options.weights)
+    if options.images:
+        verify.announce(options.images, options.limit, printing.warn)
+    for name in names:
         compared = verify.verify(
             name,
             weights=options.weights,
             folder=options.images,
+            limit=options.limit,
             precision=options.precision,
             steps=options.steps,
         )

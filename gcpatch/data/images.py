@@ -27,6 +27,10 @@ from PIL.TiffImagePlugin import (
 from gcpatch.errors import UserError
 from gcpatch.files import atomic_write
 
+# Pillow's memory comes in blocks; those over glibc's 32 MB are given back when they are free, and
+# smaller ones stay with the thread that had them.
+Image.core.set_block_size(2**26)
+
 RESIZE_MODES = ("stretch", "crop")
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, 0]  # OpenCV's own: 2.5x larger
 MAX_PIXELS = 100_000_000
@@ -96,8 +100,8 @@ def decode(
     shorter = round(size * 256 / 224) if resize is None else resize
     if not size <= shorter <= 20_000:
         raise ValueError(f"resize must be from the size {size} to 20000, not {resize!r}.")
-    with _refusals(name):
-        image = _rgb(data)
+    with _refusals(name), _in_turn(data) as found:
+        image = _rgb(found)
         if resize_mode == "stretch":
             return _stretch(image, size)
         return _crop(image, size, shorter, Image.Resampling[interpolation.upper()])
@@ -113,8 +117,8 @@ def several_frames(data: bytes) -> bool:
 def read_mask(path: str | Path) -> UInt8[np.ndarray, "h w"]:
     """A picture's grey level times its opacity, at its own size; errors as of `read_image`."""
     data = read_bytes(path)
-    with _refusals(path):
-        return cv2.cvtColor(np.asarray(_rgb(data, ground="black")), cv2.COLOR_RGB2GRAY)
+    with _refusals(path), _in_turn(data) as found:
+        return cv2.cvtColor(np.asarray(_rgb(found, ground="black")), cv2.COLOR_RGB2GRAY)
 
 
 def read_png(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -124,8 +128,8 @@ def read_png(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     file that is not a PNG.
     """
     data = read_bytes(path)
-    with _refusals(path):
-        return np.array(_rgb(data, kinds=("PNG",)))
+    with _refusals(path), _in_turn(data, kinds=("PNG",)) as found:
+        return np.array(_rgb(found))
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
@@ -227,11 +231,34 @@ def _strictly() -> Iterator[None]:
                 _before.close()
 
 
-def _rgb(data: bytes, ground: str = "white", kinds: tuple[str, ...] = KINDS) -> Image.Image:
-    """The first frame as RGB: upright, of 8 bits, laid over `ground` where it is clear."""
-    if data.startswith(b"\x89PNG"):
-        _opened(data, kinds).verify()  # all checksums; Pillow compares few of them when it decodes
+_turn, _pixels = threading.Condition(), 0
+
+
+@contextmanager
+def _in_turn(data: bytes, kinds: tuple[str, ...] = KINDS) -> Iterator[ImageFile.ImageFile]:
+    """An opened picture, once those of other threads and it have at most `MAX_PIXELS` together.
+
+    So however many threads read, they take about a gigabyte at most.
+    """
+    global _pixels
     image = _opened(data, kinds)
+    own = image.width * image.height
+    with _turn:
+        _turn.wait_for(lambda: _pixels + own <= MAX_PIXELS)
+        _pixels += own
+    try:
+        if image.format == "PNG":
+            image.verify()  # all checksums; Pillow compares few of them when it decodes
+            image = _opened(data, kinds)
+        yield image
+    finally:
+        with _turn:
+            _pixels -= own
+            _turn.notify_all()
+
+
+def _rgb(image: ImageFile.ImageFile, ground: str = "white") -> Image.Image:
+    """The first frame as RGB: upright, of 8 bits, laid over `ground` where it is clear."""
     _check_colours(image)
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
@@ -239,10 +266,11 @@ def _rgb(data: bytes, ground: str = "white", kinds: tuple[str, ...] = KINDS) -> 
         levels = (np.asarray(image, np.uint32) + 128) // 257
         return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    clear = image.convert("RGBA")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    clear = image if image.mode == "RGBA" else image.convert("RGBA")
     laid = Image.new("RGB", clear.size, ground)
     laid.paste(clear, mask=clear)
+    image.close()  # lets go of its memory
     return laid
 
 

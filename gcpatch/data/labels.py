@@ -2,19 +2,20 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gcpatch.errors import UserError
 
 RULES = ("random", "least-likely", "runner-up")
 NUMBER = re.compile(r"0*([0-9]{1,9})(\.0*)?")  # pandas writes 3.0
 WORDNET = re.compile(r"n[0-9]{8}")
+SHOWN = 80  # letters of what is no class
 ENDS = {0: "tench", 281: "tabby", 999: "toilet tissue"}  # of ImageNet's 1000 classes
 
 
@@ -44,18 +45,19 @@ def find(text: str, categories: Sequence[str]) -> int:
         LabelError: no class is called so, or several are; the message names the nearest, or all.
     """
     text = text.strip()
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     exact, plain, wordnet = _index(tuple(categories))
     if text in exact:
         return _only(text, exact[text])
     if number := NUMBER.fullmatch(text):
         if int(number[1]) < len(categories):
             return int(number[1])
-        raise LabelError(f"there is no class {text}; the IDs are 0 to {len(categories) - 1}")
+        raise LabelError(f"there is no class {shown}; the IDs are 0 to {len(categories) - 1}")
     if text in wordnet:
         return wordnet[text]
     if _plain(text) in plain:
         return _only(text, plain[_plain(text)])
-    problem = f"there is no class {text!r}"
+    problem = f"there is no class {shown!r}"
     if WORDNET.fullmatch(text):
         known = "it is none of ImageNet's 1000" if wordnet else "these are not ImageNet's 1000"
         raise LabelError(f"{problem}: {known}; give a name or number")
@@ -86,6 +88,28 @@ def _index(categories: tuple[str, ...]) -> _Index:
 
 def _plain(name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", name.casefold())).strip()
+
+
+def as_ids(targets: Iterable[Any], categories: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """The IDs of classes: a number is an ID, a text whatever `find` takes.
+
+    Raises:
+        LabelError: one is no class; the message says which.
+    """
+    return np.asarray([_id(place, one, categories) for place, one in enumerate(targets)], np.int64)
+
+
+def _id(place: int, target: Any, categories: Sequence[str]) -> int:
+    if isinstance(target, str):
+        try:
+            return find(target, categories)
+        except LabelError as error:
+            raise LabelError(f"target {place}: {error}") from None
+    whole = isinstance(target, int | np.integer) and not isinstance(target, bool)
+    if not whole or not 0 <= target < len(categories):
+        known = f"the IDs are 0 to {len(categories) - 1}, or give a name"
+        raise LabelError(f"target {place} is {target!r}; {known}")
+    return int(target)
 
 
 def check(rule: str, categories: Sequence[str]) -> None:

@@ -21,11 +21,19 @@ from gcpatch.data.listing import Entry, Hint, LeftOut, image_id, real_folder
 
 
 class Picture(NamedTuple):
-    """An image as the network takes it, its digest, and its object where that is known."""
+    """An image as the network takes it.
+
+    Attributes:
+        pixels: of its first frame.
+        sha256: of its file.
+        mask: where its object is, if that is known.
+        several: whether its file has more frames or pages.
+    """
 
     pixels: UInt8[np.ndarray, "size size 3"]
     sha256: str
     mask: Bool[np.ndarray, "size size"] | None = None
+    several: bool = False
 
 
 class Item(NamedTuple):
@@ -52,6 +60,10 @@ class Item(NamedTuple):
     def blame(self, error: Exception) -> str:
         """Why this image has no result."""
         return f"{self.listed}: {error}" if self.listed else str(error)
+
+    def of_several(self) -> str:
+        """What to say, once, of a picture that is `several`."""
+        return f"{self.source!r} has several frames or pages; of such files the first is taken"
 
     def digest(self) -> str:
         """The picture's SHA-256; of a file without decoding it. Raises as `read` does."""
@@ -83,7 +95,8 @@ class _Reader:
         pixels = images.decode(
             data, self.source, self.size, self.resize_mode, self.resize, self.interpolation
         )
-        return Picture(pixels, hashlib.sha256(data).hexdigest())
+        several = images.several_frames(data)
+        return Picture(pixels, hashlib.sha256(data).hexdigest(), several=several)
 
     def digest(self) -> str:
         return hashlib.sha256(self._data()).hexdigest()

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gcpatch.errors import UserError
+from gcpatch.explainers import checks
+from gcpatch.explainers.checks import Label
 from gcpatch.explainers.scores import Score, logit
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
@@ -23,9 +25,7 @@ from gcpatch.networks.network import ArrayLike
 Maps = Float[Array, "h w k"]
 Heat = Float[Array, "h w"]
 Head = Callable[[Maps], Float[Array, " classes"]]
-Explainer = Callable[
-    [Network, Float[ArrayLike, "h w 3"], Int[Array, ""] | int], Float[Array, "h2 w2"]
-]
+Explainer = Callable[[Network, Float[ArrayLike, "h w 3"], Label], Float[Array, "h2 w2"]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Cam:
         self,
         network: Network,
         image: Float[ArrayLike, "h w 3"],
-        label: Int[Array, ""] | int,
+        label: Label,
         *,
         layer: str | None = None,
         score: Score = logit,
@@ -58,14 +58,17 @@ class Cam:
         Args:
             network: the network to explain.
             image: RGB in [0, 1].
-            label: the class c that is explained.
+            label: the class c that is explained, its ID or name.
             layer: the layer whose activations are A; the network's target layer if None.
             score: what of the logits is explained, such as `gcpatch.scores.margin`.
             options: of the rule.
+
+        Raises:
+            UserError: there is no such layer or class, or the image is no image.
         """
         trunk, head = network.split(layer)
-        activations = trunk(jnp.asarray(image))
-        return self.logits_and_map(head, activations, label, score=score, **options)[1]
+        activations, known = trunk(checks.image(image)), checks.label(network, label)
+        return self.logits_and_map(head, activations, known, score=score, **options)[1]
 
     def logits_and_map(
         self,

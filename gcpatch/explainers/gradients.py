@@ -12,10 +12,12 @@ mostly zero; explain `gcpatch.smooth(network)` to descend on them.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from gcpatch.errors import UserError
+from gcpatch.explainers import checks
 from gcpatch.explainers.cam import Explainer
+from gcpatch.explainers.checks import Label
 from gcpatch.explainers.scores import Score, logit
 from gcpatch.interpreters.relu import Exchanged
 from gcpatch.networks import Network
@@ -27,7 +29,7 @@ AT_A_TIME = 10  # images of which gradients are taken together
 def input_gradient(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
-    label: Int[Array, ""] | int,
+    label: Label,
     *,
     score: Score = logit,
 ) -> Float[Array, "h w"]:
@@ -38,16 +40,17 @@ def input_gradient(
     Args:
         network: the network to explain.
         image: RGB in [0, 1].
-        label: the class c that is explained.
+        label: the class c that is explained, its ID or name.
         score: what of the logits is explained, such as `gcpatch.scores.margin`.
     """
-    return _saliency(_gradient(network, jnp.asarray(image), label, score))
+    image, label = checks.image(image), checks.label(network, label)
+    return _saliency(_gradient(network, image, label, score))
 
 
 def gradient_x_input(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
-    label: Int[Array, ""] | int,
+    label: Label,
     *,
     score: Score = logit,
 ) -> Float[Array, "h w"]:
@@ -56,14 +59,14 @@ def gradient_x_input(
     Shrikumar et al., "Not just a black box", 2016 (arXiv:1605.01713). Arguments as in
     `input_gradient`.
     """
-    image = jnp.asarray(image)
+    image, label = checks.image(image), checks.label(network, label)
     return (image * _gradient(network, image, label, score)).sum(-1)
 
 
 def smoothgrad(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
-    label: Int[Array, ""] | int,
+    label: Label,
     *,
     key: Key[Array, ""],
     samples: int = 50,
@@ -85,7 +88,7 @@ def smoothgrad(
     """
     if samples < 1:
         raise UserError(f"samples is {samples}; it must be at least 1")
-    image = jnp.asarray(image)
+    image, label = checks.image(image), checks.label(network, label)
     noise = sigma * jax.random.normal(key, (samples, *image.shape), image.dtype)
     return _saliency(_gradients(network, image + noise, label, score).mean(0))
 
@@ -93,7 +96,7 @@ def smoothgrad(
 def integrated_gradients(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
-    label: Int[Array, ""] | int,
+    label: Label,
     *,
     baseline: Float[ArrayLike, "h w 3"] | float = 0.0,
     steps: int = 50,
@@ -114,7 +117,7 @@ def integrated_gradients(
     """
     if steps < 1:
         raise UserError(f"steps is {steps}; it must be at least 1")
-    image = jnp.asarray(image)
+    image, label = checks.image(image), checks.label(network, label)
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     places = jnp.asarray((1 + nodes) / 2, image.dtype)[:, None, None, None]
     start = jnp.asarray(baseline, image.dtype)
@@ -132,7 +135,7 @@ def integrated_gradients(
 def guided_backprop(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
-    label: Int[Array, ""] | int,
+    label: Label,
     *,
     score: Score = logit,
 ) -> Float[Array, "h w"]:

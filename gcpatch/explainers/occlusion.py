@@ -6,10 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from gcpatch.errors import UserError
+from gcpatch.explainers import checks
 from gcpatch.explainers.cam import Explainer
+from gcpatch.explainers.checks import Label
 from gcpatch.explainers.scores import Score, logit
 from gcpatch.interpreters.jaxpr import trace
 from gcpatch.interpreters.sliding import Clean, Slid, Sliding, slide
@@ -20,7 +22,7 @@ from gcpatch.networks.network import ArrayLike
 def occlusion(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
-    label: Int[Array, ""] | int,
+    label: Label,
     *,
     window: int = 16,
     stride: int = 8,
@@ -39,7 +41,7 @@ def occlusion(
     Args:
         network: the network to explain.
         image: RGB in [0, 1].
-        label: the class c that is explained.
+        label: the class c that is explained, its ID or name.
         window: the side of the square window in pixels.
         stride: pixels from one window to the next.
         baseline: the colour of the window; black (Zeiler and Fergus: grey).
@@ -48,7 +50,7 @@ def occlusion(
     Raises:
         UserError: the window does not fit into the image, or the stride leaves pixels out.
     """
-    image = jnp.asarray(image)
+    image, label = checks.image(image), checks.label(network, label)
     windows = windows_over(network, image, window=window, stride=stride)
     tile = jnp.broadcast_to(jnp.asarray(baseline, image.dtype), (window, window, 3))
     occluded = jnp.stack([windows.covered(row, tile) for row in range(len(windows.rows))])

@@ -107,8 +107,16 @@ class Network(nnx.Module):
         raise NotImplementedError
 
     def normalize(self, image: Float[ArrayLike, "*batch 3"]) -> Float[Array, "*batch 3"]:
-        """Pixels in [0, 1] to the units that the first layer sees."""
+        """Pixels in [0, 1] to the units that the first layer sees.
+
+        Raises:
+            UserError: the pixels are no floats.
+        """
         image = jnp.asarray(image)
+        if not jnp.issubdtype(image.dtype, jnp.floating):
+            raise UserError(
+                f"the image is {image.dtype}; give floats in [0, 1], such as pixels / 255"
+            )
         return (image - jnp.asarray(self.mean, image.dtype)) / jnp.asarray(self.std, image.dtype)
 
     def denormalize(self, values: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:

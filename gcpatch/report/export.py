@@ -10,6 +10,7 @@ from gcpatch.errors import UserError
 from gcpatch.files import atomic_write
 
 SUFFIXES = ".csv", ".parquet"
+FORMULA = "=", "+", "-", "@", "\t", "\r"  # how a spreadsheet's formulas begin
 
 
 def flatten(found: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -72,8 +73,13 @@ def _plain(value):
 def _write_csv(names, rows, path):
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
+        writer.writerow(map(_inert, names))
+        writer.writerows(map(_inert, row) for row in rows)
+
+
+def _inert(cell):
+    """A cell that no spreadsheet takes for a formula: such text gets an apostrophe before it."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
 
 
 def _write_parquet(columns, path):

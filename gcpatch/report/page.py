@@ -65,9 +65,10 @@ def _spread(rows, most):
 # ---- headline numbers ----------------------------------------------------------------------------
 
 
-def _headlines(done, failed):
+def _headlines(done, failed, skipped):
     """Key, label, large text, small text and rate (or None) of each headline number."""
-    said = f"of {len(done) + len(failed):,}; {len(failed):,} failed"
+    said = f"of {len(done) + len(failed) + skipped:,}; {len(failed):,} failed"
+    said += f", {skipped:,} skipped" if skipped else ""
     yield "done", "Images done", f"{len(done):,}", said, None
     for key in FOOLED:
         found, said = _rate(done, f"fooled_{key}")
@@ -293,6 +294,7 @@ def write_page(run: Run, folder: Path, note: Note = lambda _: None) -> Path:
     """
     failed = [r for r in run.records if r.get("error")]
     done = [r for r in run.records if not r.get("error") and not r.get("skipped")]
+    skipped = len(run.records) - len(done) - len(failed)
     stored = _stored(run)
     _note_missing(run, stored, note)
     data = {
@@ -314,7 +316,7 @@ def write_page(run: Run, folder: Path, note: Note = lambda _: None) -> Path:
     parts = {
         "heading": escape(heading or "A run of gcpatch"),
         "lead": escape(", ".join(lead)),
-        "headline": "\n".join(_headline(*line) for line in _headlines(done, failed)),
+        "headline": "\n".join(_headline(*line) for line in _headlines(done, failed, skipped)),
         "networks": _networks(done),
         "data": text.replace("<", "\\u003c"),  # no string can end the script block
     }

@@ -37,6 +37,7 @@ COLUMNS = (  # heading, kind, where in a record
     ("PSNR, dB", "number", "psnr"),
     ("Pixels changed", "share", "pixels_changed_share"),
     ("Source", "text", "source"),
+    ("Skipped because", "text", "skipped"),
     ("Error", "text", "error"),
 )
 KINDS_AT_LEAST = {  # how many values a column must have to be shown; the others always are
@@ -44,6 +45,7 @@ KINDS_AT_LEAST = {  # how many values a column must have to be shown; the others
     "objective": 2,
     "label": 1,
     "error": 1,
+    "skipped": 1,
     "object_energy_clean": 1,
     "object_energy_adversarial": 1,
 }

@@ -183,7 +183,7 @@ class _Campaign:
         items = self._compared(items)
         fresh = (item for item in items if item.id not in self.journal.done)
         with closing(prefetch(self._look, fresh, THREADS)) as looks:
-            place = 0
+            place, told = 0, False
             for item, future in looks:
                 try:
                     clean = future.result()
@@ -193,6 +193,9 @@ class _Campaign:
                 except Exception as error:  # whatever is wrong with this one image
                     self.writing.append(pool.submit(self._append, item, _blamed(item, error)))
                     continue
+                if clean.picture.several and not told:
+                    self.watch.note(item.of_several())
+                    told = True
                 self.waiting[place] = clean
                 place += 1
                 yield self._problem(clean)

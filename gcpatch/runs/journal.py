@@ -96,7 +96,7 @@ class Journal:
             )
         try:
             old = _with_defaults(json.loads(found.read_text())["settings"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{found} is not a run's settings; choose another folder") from None
         new = json.loads(json.dumps(self.settings["settings"]))
         differing = [

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from gcpatch.errors import UserError
-from gcpatch.settings import at_least, check, documented, over, setting
+from gcpatch.settings import Range, check, documented, over, setting
 
+MOST_SEED = 2**32 - 1
 PRECISIONS = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "bfloat16"}
 
 
@@ -31,7 +32,7 @@ class Options:
         "of all that is random; an image's own numbers come from it and from the image's content",
         value="N",
         parse=int,
-        range=at_least(0),
+        range=Range(f"0 to {MOST_SEED}", lambda value: 0 <= value <= MOST_SEED),
     )
     precision: str = setting(
         "float32",

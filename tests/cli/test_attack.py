@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from packing import id_of
+from PIL import Image
 
 import gcpatch
 from gcpatch import cli
@@ -137,3 +138,30 @@ def test_every_shard_gets_the_labels_of_the_whole_list(photos, tmp_path, monkeyp
     options = ["--shard", "1/2", "--out", str(tmp_path / "run")]
     assert cli.main(["attack", str(photos / "val"), *MINI, *options]) == 0
     assert "labels from 2 classes" in capsys.readouterr().err and given[-1].label == "1"
+
+
+@pytest.mark.parametrize("out", ["out", "deep/er/out", "./out/", "../photos/out"])
+def test_a_second_run_does_not_attack_the_first_ones_pictures(photos, monkeypatch, capsys, out):
+    monkeypatch.chdir(photos)
+    (photos / "deep").mkdir()
+    given = []
+    monkeypatch.setattr(campaign, "run", lambda *run, **options: given.append(run[2]) or iter(()))
+    for again in ([], ["--resume"]):
+        assert cli.main(["attack", ".", *MINI, "--out", out, *again]) == 0
+        images.write_png(photos / out / "images" / "heatmap.png", np.zeros((4, 4, 3), np.uint8))
+    first, second = ([item.source for item in items] for items in given)
+    assert first == second == ["photo0.png", "photo1.png"]
+    assert "left out 1 folder of gcpatch's own: " in capsys.readouterr().err
+
+
+def test_the_clear_part_of_a_mask_stays_as_it_is(photos, tmp_path, capsys):
+    mask = np.full((56, 56, 4), 255, np.uint8)
+    mask[:, 14:, 3] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    options = ["--mask", str(tmp_path / "mask.png"), "--steps", "1", "--out", str(tmp_path / "run")]
+    assert cli.main(["attack", str(photos / "photo0.png"), *MINI, *options]) == 0
+    folder = tmp_path / "run" / "images" / id_of(photos / "photo0.png")
+    apart = images.read_png(folder / "adversarial.png") != images.read_image(
+        photos / "photo0.png", 224
+    )
+    assert apart[:, :56].any() and not apart[:, 56:].any()

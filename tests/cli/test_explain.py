@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from packing import id_of, plain
+from PIL import Image
 
 import gcpatch
 from gcpatch import cli
@@ -62,3 +63,12 @@ def test_every_method_is_listed(capsys):
     assert end.value.code == 0
     found = capsys.readouterr().out.split()
     assert found == [*registry.METHODS] and {*contract.split()} < {*found}
+
+
+def test_files_of_several_frames_are_said_once(tmp_path, capsys):
+    frames = [Image.fromarray(np.full((9, 9, 3), 40 * n, np.uint8)) for n in range(2)]
+    for name in ("a.gif", "b.gif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    assert cli.main(["explain", str(tmp_path), *MINI, "--out", str(tmp_path / "out")]) == 0
+    (line,) = [s for s in capsys.readouterr().err.splitlines() if "several frames" in s]
+    assert line.startswith(f"gcpatch explain: {str(tmp_path / 'a.gif')!r} has several frames")

@@ -444,6 +444,20 @@ def test_verb_names_the_first_difference(photos, capsys, monkeypatch, fresh):
     assert " NO" in out
 
 
+def test_many_images_are_said_and_can_be_limited(photos, capsys, monkeypatch):
+    from convert import verify
+
+    taken = []
+    monkeypatch.setattr(verify, "compare", lambda *given: taken.append(len(given[2])) or [])
+    monkeypatch.setattr(verify, "MANY", 1)
+    options = ["mini_vgg", "--weights", "random", "--images", str(photos)]
+    assert cli.main(["verify", *options]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("2 images take some ") and line.endswith("--limit N takes the first N")
+    assert cli.main(["verify", *options, "--limit", "1"]) == 0
+    assert capsys.readouterr().err == "" and taken == [2, 1]
+
+
 def test_all_is_eight_networks(monkeypatch, tmp_path, capsys):
     from convert import verify
 
@@ -463,6 +477,8 @@ def test_all_is_eight_networks(monkeypatch, tmp_path, capsys):
         (("mini_vgg", "--weights", "random", "--steps", "-1"), "steps is -1"),
         (("mini_vgg", "--weights", "V9"), "mini_vgg has no weights 'V9'"),
         (("mini_vgg", "--weights", "random", "--images", "nowhere"), "nowhere"),
+        (("mini_vgg", "--limit", "0", "--images", "x"), "--limit is 0; it must be at least 1"),
+        (("mini_vgg", "--limit", "5"), "--limit says how many of --images to take"),
         (("--run", "nowhere"), "There is no folder nowhere"),
     ],
 )
@@ -523,6 +539,19 @@ def test_an_image_that_pytorch_sees_otherwise_is_named(finished, capsys):
     out, err = capsys.readouterr()
     assert "PyTorch agrees on 1 of 2 images" in out
     assert f"PyTorch differs on {identity}" in err
+
+
+@pytest.mark.parametrize("gone", ["weights_digest", "patch", "png", "model", "energy_adversarial"])
+def test_a_run_that_lacks_something_is_one_line(finished, capsys, tmp_path, gone):
+    settings = json.loads((finished / "run.json").read_text())
+    settings["settings"].pop(gone, None)
+    (tmp_path / "run.json").write_text(json.dumps(settings))
+    records = [json.loads(line) for line in (finished / "results.jsonl").read_text().splitlines()]
+    kept = [{key: value for key, value in record.items() if key != gone} for record in records]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))
+    (tmp_path / "images").symlink_to(finished / "images")
+    line = refuse(capsys, "--run", tmp_path)
+    assert "lacks what an attack records" in line or "does not hold a run's settings" in line
 
 
 def test_a_run_of_other_weights_is_refused(finished, capsys, tmp_path):

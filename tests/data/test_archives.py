@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from packing import find, link, notes, pack, refusal, write
+from packing import find, notes, pack, refusal, write
 
+from experiments.hostile.files import block, link
 from gcpatch.data import archives, images
 from gcpatch.data import sources as sources_of
 from gcpatch.data.images import ImageError
@@ -174,17 +175,6 @@ def test_members_never_lead_outside(tmp_path, monkeypatch, name):
     with pytest.raises(ImageError):
         item.read()
     assert os.listdir() == ["x.tar"]
-
-
-def block(name, kind, size, content=b""):
-    """A member of a type with a size that need not be true."""
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
-    header[124:136] = b"%011o\0" % size if size >= 0 else b"\xff" * 10 + b"\xfe\0"
-    header[148:156] = b" " * 8
-    header[148:156] = b"%06o\0 " % sum(header)
-    return bytes(header) + content + bytes(-len(content) % 512)
 
 
 def attributes(**values):

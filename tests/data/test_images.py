@@ -8,6 +8,7 @@ import sys
 import threading
 import zlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from PIL import Image, ImageFile
 import gcpatch
 from experiments import formats
 from experiments.formats import bmp, chunk, encode, exif, png, reference, tiff
+from experiments.hostile.files import claiming, many_scans, packed
 from gcpatch.data import images
 from gcpatch.data.images import (
     ImageError,
@@ -437,66 +439,26 @@ def test_pillows_warnings_do_not_come_through(put, monkeypatch, recwarn):
 # ---------------------------------------------------------------- bombs
 
 
-def bomb(kind, side):
-    """A small file whose header claims side x side pixels."""
-    data = bytearray(encode(picture(), kind))
-    sides = struct.pack("<HH", side, side)
-    if kind == "PNG":
-        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-        return (
-            b"\x89PNG\r\n\x1a\n"
-            + chunk(b"IHDR", header)
-            + chunk(b"IDAT", b"")
-            + chunk(b"IEND", b"")
-        )
-    if kind == "PPM":
-        return f"P6 {side} {side} 255\n".encode()
-    if kind == "TIFF":
-        return tiff(picture(), 8, 2, t256=(side,), t257=(side,))
-    if kind in ("JPEG", "AVIF"):
-        at, form = (
-            (data.index(b"\xff\xc0") + 5, ">HH")
-            if kind == "JPEG"
-            else (data.index(b"ispe") + 8, ">II")
-        )
-        struct.pack_into(form, data, at, side, side)
-    if kind == "BMP":
-        data[18:26] = struct.pack("<ii", side, -side)
-    if kind == "GIF":
-        data[6:10] = sides
-    if kind == "WEBP":
-        data[26:30] = sides
-    return bytes(data)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", [10_001, 16_000])  # Pillow itself refuses from 13378 on
 def test_bombs_are_refused_before_decoding(put, kind, side, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
-    refused(put(bomb(kind, side)), str(images.MAX_PIXELS), "smaller")
+    refused(put(claiming(kind, side)), str(images.MAX_PIXELS), "smaller")
 
 
 def test_the_limit_holds_where_pillows_own_is_switched_off(put, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    refused(put(bomb("PNG", 60_000)), str(images.MAX_PIXELS), "smaller")
+    refused(put(claiming("PNG", 60_000)), str(images.MAX_PIXELS), "smaller")
 
 
 def test_a_jpeg_of_many_scans_is_refused_before_decoding(put, monkeypatch):
-    data = encode(picture(), "JPEG", progressive=True)
-    at = data.index(b"\xff\xc2") + 5
-    huge = data[:at] + struct.pack(">HH", 9000, 9000) + data[at + 4 :]
-    last = huge[huge.rindex(b"\xff\xda") : huge.rindex(b"\xff\xd9")]
-    end = len(huge) - 2
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
-    refused(put(huge[:end] + last * 100 + huge[end:]), "scans")
+    refused(put(many_scans()), "scans")
 
 
-@pytest.mark.parametrize(
-    "kind, start", [("iTXt", b"k\0\1\0\0\0"), ("zTXt", b"k\0\0"), ("iCCP", b"k\0\0")]
-)
-def test_texts_and_profiles_that_unpack_to_much_are_refused(put, kind, start):
-    body = chunk(kind.encode(), start + zlib.compress(bytes(30_000_000), 1))
-    refused(put(png(picture(), 8, 2, body)), "damaged")
+@pytest.mark.parametrize("kind", ["iTXt", "zTXt", "iCCP"])
+def test_texts_and_profiles_that_unpack_to_much_are_refused(put, kind):
+    refused(put(packed(kind)), "damaged")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -506,6 +468,33 @@ def test_the_limit_is_that_of_the_pixels(put, kind, monkeypatch):
     read_image(put(data), 8)
     monkeypatch.setattr(images, "MAX_PIXELS", 31 * 57 - 1)
     refused(put(data), "pixels that are read")
+
+
+def test_threads_decode_no_more_than_the_limit_together(monkeypatch):
+    data, now, most = encode(picture(), "PNG"), 0, 0
+    monkeypatch.setattr(images, "MAX_PIXELS", 5 * HEIGHT * WIDTH // 2)
+    rgb, lock = images._rgb, threading.Lock()
+
+    def watched(image):
+        nonlocal now, most
+        with lock:
+            now, most = now + 1, max(most, now + 1)
+        threading.Event().wait(0.01)
+        with lock:
+            now -= 1
+        return rgb(image)
+
+    monkeypatch.setattr(images, "_rgb", watched)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: decode(data, "x", 8), range(16)))
+        broken = [pool.submit(decode, data[:-40], "x", 8) for _ in range(8)]
+    assert most == 2 and images._pixels == 0
+    assert all(isinstance(future.exception(), ImageError) for future in broken)
+
+
+def test_the_memory_of_large_pictures_is_given_back():
+    """glibc keeps what is freed in blocks up to 32 MB, for each thread that had some."""
+    assert Image.core.get_block_size() > 2**25
 
 
 def test_a_huge_file_is_not_read(tmp_path):

@@ -159,3 +159,45 @@ def test_transfer_takes_the_recorded_number_where_it_has_the_recorded_name(numbe
     assert transfer._target({"id": 0, "name": "tabby"}, other) == 1
     with pytest.raises(labels.LabelError, match="crane is class 1 and class 5"):
         transfer._target({"id": 0, "name": "crane"}, ("x", *TWICE))
+
+
+@pytest.mark.parametrize(
+    ("targets", "ids"),
+    [
+        (["tabby", "3", "tiger-cat"], [0, 3, 1]),
+        ([0, 3, np.int32(2)], [0, 3, 2]),
+        (np.array([1, 2]), [1, 2]),
+        (["tabby", 3, "2.0"], [0, 3, 2]),
+        ((), []),
+    ],
+)
+def test_targets_by_name_number_or_both(targets, ids):
+    found = labels.as_ids(targets, NAMES)
+    assert found.tolist() == ids and found.dtype == np.int64
+
+
+def test_a_number_is_an_id_though_a_class_has_its_name():
+    assert labels.as_ids([1, "1"], ("1", "2")).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("lynx", "target 1: there is no class 'lynx'; the IDs are 0 to 3"),
+        ("tigercat", "target 1: there is no class 'tigercat'; near it are tiger cat"),
+        (4, "target 1 is 4; the IDs are 0 to 3, or give a name"),
+        (-1, "target 1 is -1; the IDs are 0 to 3"),
+        (1.0, "target 1 is 1.0; the IDs are 0 to 3"),
+        (True, "target 1 is True; the IDs are 0 to 3"),
+        (None, "target 1 is None; the IDs are 0 to 3"),
+    ],
+)
+def test_a_target_that_is_no_class_is_named(target, message):
+    with pytest.raises(labels.LabelError, match=f"^{re.escape(message)}"):
+        labels.as_ids(["tabby", target], NAMES)
+
+
+def test_what_is_no_class_is_not_repeated_at_length():
+    with pytest.raises(labels.LabelError) as caught:
+        labels.find("y" * 10**6, NAMES)
+    assert len(str(caught.value)) < 200

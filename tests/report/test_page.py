@@ -26,6 +26,7 @@ from gcpatch.report.export import write_export
 from gcpatch.report.figures import percent, write_pictures
 from gcpatch.report.page import write_report
 from gcpatch.report.records import ReportError, read_records
+from gcpatch.report.table import columns
 
 SIDE, PATCH = 48, 14
 NAMES = ["stripes", "checks", "dots", "rings", "zigzag", "plain, unpatterned ground (bare)"]
@@ -930,3 +931,21 @@ def test_strings_of_a_run_stay_strings_in_chromium(tmp_path):
     assert told["errors"] == [HOSTILE]
     assert {HOSTILE, "\U0001f600a", "\U0001f600b"} <= set(told["rows"])
     assert told["widths"][0] <= 390
+
+
+def test_the_table_says_why_an_image_was_skipped():
+    done = {"id": "a", "error": None, "skipped": None}
+    skipped = done | {"id": "b", "skipped": "the image is taken for the target already"}
+    assert "skipped" not in {column["key"] for column in columns([done])}
+    found = {column["key"]: column for column in columns([done, skipped])}
+    assert found["skipped"]["heading"] == "Skipped because"
+    assert found["skipped"]["names"] == [0, skipped["skipped"]]
+    assert found["skipped"]["values"] == [None, 0]
+
+
+def test_skipped_images_are_counted_in_the_headline(tmp_path):
+    records = [{"id": n, "error": None, "skipped": n == "b" or None} for n in "ab"]
+    lines = [json.dumps(r | {"skipped": r["skipped"] and "already"}) for r in records]
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
+    assert "of 2; 0 failed, 1 skipped" in write_report(tmp_path).read_text()

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from packing import id_of
+from PIL import Image
 
 from gcpatch.attacks import slots
 from gcpatch.attacks.blending import coverage
@@ -192,6 +193,21 @@ def test_a_target_or_label_that_changed_is_attacked_again(tiny, files, tmp_path,
     assert [record["id"] for record in new] == [id_of(files[0])] and len(records) == 2
     asked = {"target": changed[0] or None, "label": changed[1] or None}
     assert new[0].get("asked") == (asked if any(changed) else None)
+
+
+def test_files_of_several_frames_are_said_once(tiny, tmp_path):
+    frames = [Image.fromarray(np.full((9, 9, 3), 40 * n, np.uint8)) for n in range(3)]
+    for name in ("a.gif", "b.png", "c.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    frames[1].save(tmp_path / "d.png")
+    files, watch = sorted(tmp_path.iterdir()), Listening()
+    _, records = attack(tiny, files, tmp_path / "run", watch=watch)
+    assert [record["error"] for record in records] == [None] * 4
+    said = "has several frames or pages; of such files the first is taken"
+    assert watch.notes == [f"{str(files[0])!r} {said}"]
+    watch = Listening()
+    attack(tiny, files[3:], tmp_path / "alone", watch=watch)
+    assert watch.notes == []
 
 
 def test_an_added_file_and_another_folder_with_the_same_names(tiny, files, tmp_path):

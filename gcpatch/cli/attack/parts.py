@@ -63,7 +63,8 @@ def _join(text: str) -> None:
 
     address, _, numbers = text.partition(",")
     count, _, index = numbers.partition(",")
-    if text and not (address and count.isdecimal() and index.isdecimal()):
+    numbered = count.isdecimal() and index.isdecimal() and int(index) < int(count)
+    if text and not (address and numbered):
         raise UserError(f"--distributed {text!r} is not HOST:PORT,N,I, such as 10.0.0.1:1234,8,0")
     try:
         if text:

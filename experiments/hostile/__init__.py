@@ -1,0 +1,1 @@
+"""Hostile inputs, what must be answered, and what answering takes."""
