@@ -206,6 +206,10 @@ def test_grad_cam(x64):
 )
 def test_torchvision_s_own(name, size, x64):
     module = torchvision.models.get_model(name, weights=None, num_classes=10)
+    for part in module.modules():  # see TOLERANCES
+        for key, child in part.named_children():
+            if isinstance(child, nn.Hardsigmoid):
+                setattr(part, key, Of(lambda m, x: F.relu6(x + 3) / 6))
     check(module, Preprocessing(size=size, resize=size), tolerance=1e-10)
 
 
