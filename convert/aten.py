@@ -105,7 +105,7 @@ class Writer:
     ) -> Value:
         """Writes an operation down; a parameter is a constant, its key's word, and its value."""
         arrays = {
-            role: (constant, word, np.array(tensor.contiguous().numpy(), order="C"))
+            role: (constant, word, _array(tensor))
             for role, (constant, word, tensor) in (parameters or {}).items()
         }
         draft = Draft(
@@ -136,6 +136,12 @@ class Writer:
     def channels_last(self, value: Value) -> Value:
         """A value `[n, c, ...]` with its channels as the last axis."""
         return self.lay(value, (0, *range(2, len(value.shape)), 1))
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """A copy in float64 or float32, which JAX may keep."""
+    tensor = tensor.cpu() if tensor.dtype == torch.float64 else tensor.cpu().float()
+    return np.array(tensor.contiguous().numpy(), order="C")
 
 
 def _pair(value: Any) -> list[int]:

@@ -201,11 +201,15 @@ class _Tracer:
             value = HANDLERS[word](self.writer, **self._arguments(node))
             _check_shapes(value, node.meta["val"])
         except Unsupported as error:
-            place = self.writer.module or "the network itself"
-            raise ConvertError(
-                f"the operation {word} in {place} cannot be converted: {error}"
-            ) from None
+            raise ConvertError(self._refusal(word, str(error))) from None
+        except (AttributeError, TypeError, ValueError) as error:  # of arguments of other kinds
+            reason = f"it is used in a way that is not known ({_said(error)})"
+            raise ConvertError(self._refusal(word, reason)) from error
         return value
+
+    def _refusal(self, word: str, reason: str) -> str:
+        place = self.writer.module or "the network itself"
+        return f"the operation {word} in {place} cannot be converted: {reason}"
 
     def _arguments(self, node: Any) -> dict[str, Any]:
         """An operation's arguments by torch's names for them, defaults included."""
@@ -301,12 +305,9 @@ def _parameters(drafts: Sequence[Draft]) -> dict[str, np.ndarray]:
                 key += "_"  # one tensor of torch's in two forms
             tensors[key], draft.keys[role] = array, key
     for key, array in tensors.items():
-        if not (np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all()):
+        if not np.isfinite(array).all():
             raise ConvertError(f"the parameter {key} holds other values than finite numbers")
-    return {
-        key: array if array.dtype == np.float64 else array.astype(np.float32)
-        for key, array in tensors.items()
-    }
+    return tensors
 
 
 def _key(constant: Constant, word: str | None, role: str, node: str) -> str:

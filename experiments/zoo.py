@@ -45,8 +45,9 @@ TIMM = (
 )
 HEAD = """# Classifiers through their graphs
 
-`python -m experiments.zoo`, random weights, float64 on a CPU, {side} pixels. Errors are relative to
-torch's norm. Grad-CAM is of the top class, at the layer named.
+`python -m experiments.zoo`, random weights, float64 on a CPU, {side} pixels (inception_v3 at 128,
+attention at 224). Errors are relative to torch's norm. Grad-CAM is of the top class, at the layer
+named.
 
 | network | nodes | seconds to convert | layer | logits | Grad-CAM |
 |---|---:|---:|---|---:|---:|

@@ -206,6 +206,10 @@ def test_grad_cam(x64):
 )
 def test_torchvision_s_own(name, size, x64):
     module = torchvision.models.get_model(name, weights=None, num_classes=10)
+    for part in module.modules():  # see TOLERANCES
+        for key, child in part.named_children():
+            if isinstance(child, nn.Hardsigmoid):
+                setattr(part, key, Of(lambda m, x: F.relu6(x + 3) / 6))
     check(module, Preprocessing(size=size, resize=size), tolerance=1e-10)
 
 
@@ -234,6 +238,10 @@ REFUSED = {
         Of(lambda m, x: torch.fft.fft2(x).real.flatten(1)),
         "operation fft_fft2 in the network itself cannot be converted: known are .*, adaptive_avg",
     ),
+    "weights from the image": (
+        Of(lambda m, x: F.conv2d(x, x[:1, :, :3, :3].mean((0,)).expand(2, 3, 3, 3)).flatten(1)),
+        "operation .* in the network itself cannot be converted",
+    ),
     "several outputs": (Of(lambda m, x: (x.flatten(1), x.mean((2, 3)))), "gives 2 outputs"),
     "no logits": (nn.Conv2d(3, 2, 1), r"gives \[images, 2, 8, 8\] instead of logits"),
     "one class": (
@@ -253,6 +261,13 @@ def test_what_cannot_be_converted_gets_one_sentence(case):
     with pytest.raises(ConvertError, match=message) as error:
         from_module(module, "x", preprocessing=TINY)
     assert "\n" not in str(error.value)
+
+
+def test_weights_in_half_precision():
+    module = scatter(behind_convolution(nn.ReLU())).to(torch.bfloat16)
+    network = from_module(module, "x", preprocessing=TINY)
+    expected = module.float()(tensor(network, pixels()).float())[0].detach()
+    np.testing.assert_allclose(network(pixels()), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_values_that_are_not_finite_are_refused():

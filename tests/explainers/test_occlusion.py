@@ -15,7 +15,7 @@ from gcpatch.errors import UserError
 from gcpatch.explainers import scores
 from gcpatch.explainers.occlusion import occlusion, windows_over
 from gcpatch.interpreters.relu import smooth
-from gcpatch.networks import MINIS, Network
+from gcpatch.networks import MINIS, Network, operations
 from gcpatch.networks.lowering import conv, max_pool
 
 run = jax.jit(lambda network, image: network(image))
@@ -39,6 +39,17 @@ def pixels(height, width, seed=0):
     return jnp.asarray(np.random.default_rng(seed).random((height, width, 3)))
 
 
+def padded_pooled_and_shuffled(x):
+    """Operations of imported networks, each with a rule of its own."""
+    how = {"size": [3, 2], "strides": [2, 1], "padding": [[0, 1], [1, 0]], "ceil": False}
+    x = operations.pad(x, padding=[[0, 1], [1, 0]], value=0.0)
+    x = operations.avg_pool2d(x, **how, count_padding=True)
+    x = operations.concatenate(x, operations.silu(x), axis=-1)
+    x = operations.transpose(operations.unflatten(x, axis=-1, sizes=[2, 3]), order=[-4, -3, -1, -2])
+    x = operations.flatten(x, start=-2, stop=-1)[..., :3]
+    return operations.layer_norm(x, epsilon=1e-3, axes=[-1])
+
+
 class Odd(Network):
     """What the networks do not have: dilation, maxima behind padding, stages without a rule."""
 
@@ -52,7 +63,13 @@ class Odd(Network):
             return conv(x, self.kernel[...], (2, 1), ((3, 0), (1, 2)), rhs_dilation=(2, 1))
 
         def last(x):
-            x = x - x.mean((1, 2), keepdims=True) if self.behind == "unknown" else jnp.tanh(x)
+            match self.behind:
+                case "unknown":
+                    x = x - x.mean((1, 2), keepdims=True)
+                case "graph":
+                    x = padded_pooled_and_shuffled(x)
+                case _:
+                    x = jnp.tanh(x)
             x = conv(x, self.kernel[...], (1, 2), ((2, 2), (0, 0)))
             return x.reshape(x.shape[0], -1)[:, ::7][:, :2]
 
@@ -78,7 +95,7 @@ def test_a_vgg(tiny64, shape, window, stride):
     np.testing.assert_allclose(heat, naive(tiny64, image, 1, window, stride), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("behind", ["tanh", "unknown"])
+@pytest.mark.parametrize("behind", ["tanh", "unknown", "graph"])
 def test_dilation_padding_and_operations_without_a_rule(behind, x64):
     network, image = Odd(behind), pixels(21, 18)
     heat = occlusion(network, image, 0, window=4, stride=3, baseline=0.5)

@@ -64,11 +64,43 @@ def test_a_sum_grows_to_the_hull_of_both():
         lambda _, x: x - x.mean((1, 2), keepdims=True),
         lambda _, x: x * jnp.arange(float(LENGTH))[None, None, :, None],
         lambda _, x: jnp.tanh(jnp.sort(x, 1)),
+        lambda _, x: jnp.broadcast_to(x, (1, LENGTH, LENGTH, LENGTH)).sum(1),
+        lambda _, x: x.swapaxes(1, 2),
+        lambda _, x: x[:, ::-1] + x[:, :1],
+        lambda _, x: jnp.matmul(jnp.ones((LENGTH, LENGTH)), x[..., 0])[..., None],
+        lambda _, x: jnp.concatenate([x, x], 1),
+        lambda _, x: jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=1),
     ],
-    ids=["mean", "a factor that varies over the map", "behind what has no rule"],
+    ids=[
+        "mean",
+        "a factor that varies over the map",
+        "behind what has no rule",
+        "a sum over rows that has a map's shape",
+        "rows as columns",
+        "some rows",
+        "a product over rows",
+        "more rows",
+        "a border that is not zero",
+    ],
 )
 def test_without_a_rule_everything_changes(function):
     assert planned(function, Box(Span(4, 6), Span(2, 5))).output is FULL
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda _, x: jnp.matmul(x, jnp.ones((1, 5))),
+        lambda _, x: jnp.broadcast_to(x, (1, LENGTH, LENGTH, 6)).reshape(1, LENGTH, LENGTH, 2, 3),
+        lambda _, x: jax.nn.silu(jnp.concatenate([x, -x], -1))[..., 1:],
+        lambda _, x: x - x.mean(-1, keepdims=True),
+        lambda _, x: jax.nn.leaky_relu(x),
+    ],
+    ids=["product", "reshape", "concatenation", "mean of channels", "behind jit"],
+)
+def test_pixels_by_themselves_stay_in_their_rectangle(function):
+    box = Box(Span(4, 6), Span(2, 5))
+    assert planned(function, box).output == box
 
 
 def test_what_the_image_does_not_reach_does_not_change():
