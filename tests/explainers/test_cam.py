@@ -25,7 +25,7 @@ class Plain(Network):
 
     def __init__(self, weights, shift=(0.0, 0.0, 0.0)):
         super().__init__("plain", "shift", tuple("abcd"[: len(weights)]))
-        self.mean, self.std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        self.preprocessing = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         self.weights, self.offset = nnx.Param(jnp.asarray(weights)), nnx.Param(jnp.asarray(shift))
 
     def stages(self):

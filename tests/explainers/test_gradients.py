@@ -32,7 +32,7 @@ class Square(Network):
 
     def __init__(self):
         super().__init__("square", "all", ("a", "b"))
-        self.mean, self.std = (0.0,) * 3, (1.0,) * 3
+        self.preprocessing = Preprocessing((0.0,) * 3, (1.0,) * 3)
         self.linear = nnx.Param(jnp.asarray([[3.0, -1.0, 2.0], [0.0, 0.0, -5.0]]))
 
     def stages(self):
