@@ -51,15 +51,16 @@ def read(path: Path) -> Any:
         return _read_safetensors(path)
     if start.startswith(PICKLE) and start != LEGACY:
         raise ConvertError(f"{path} is a bare pickle, which could run code and is not read: {SAVE}")
+    unknown: list[str] = []
     try:
-        unknown = _check_archive(path)
+        unknown += _check_archive(path)
         return _load(path, unknown)
     except ConvertError:
         raise
     except Exception as error:  # torch raises what its readers happen to run into
-        if refused := re.search(r"GLOBAL (\S+)", str(error)):
+        if refused := re.findall(r"GLOBAL (\S+)", str(error)) or unknown:
             raise ConvertError(
-                f"{path} holds a pickled {refused[1]}, which could run code and is not read: {SAVE}"
+                f"{path} holds a pickled {refused[0]}, which could run code and is not read: {SAVE}"
             ) from error
         reason = f"it is damaged or not a file of torch.save ({first_line(error)})"
         raise ConvertError(f"{path} cannot be read: {reason}") from error

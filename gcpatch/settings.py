@@ -5,6 +5,7 @@ them, `check` its messages, `documented` the docstring, and `table` what a READM
 here, nor where settings are declared, imports JAX, so that `--help` is quick.
 """
 
+import math
 import pkgutil
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -54,13 +55,13 @@ class Range(NamedTuple):
 
 
 def at_least(low: int | float) -> Range:
-    """`low` and more."""
-    return Range(f"at least {low}", lambda value: value >= low)
+    """`low` and more, but no more than JAX's whole numbers."""
+    return Range(f"at least {low} and below 2^31", lambda value: low <= value < 2**31)
 
 
 def over(low: int | float) -> Range:
-    """More than `low`."""
-    return Range(f"over {low}", lambda value: value > low)
+    """More than `low`, and finite."""
+    return Range(f"over {low} and finite", lambda value: low < value < math.inf)
 
 
 SHARE = Range("over 0 and at most 1", lambda value: 0 < value <= 1)

@@ -66,13 +66,17 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints how many images fool each network and explainer, and writes the single results."""
     from gcpatch.evaluation import transfer
+    from gcpatch.evaluation.defences import defence
     from gcpatch.report import matrix, records
 
     methods = [choose("method", method) for method in options.methods.split(",")]
     if options.images is not None:
         check_range("images", options.images, 1)
+    names = options.defences.split(",") if options.defences else []
+    for name in names:
+        defence(name)  # raises where there is none
     networks = [load_network(name, options.weights) for name in options.models.split(",")]
-    defences = [transfer.NONE, *(options.defences.split(",") if options.defences else ())]
+    defences = [transfer.NONE, *names]
     attacked = [
         image for folder in options.runs for image in records.attacked(folder, options.images)
     ]

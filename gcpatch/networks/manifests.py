@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a checkpoint: it has no {FILE}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     manifest = manifest if isinstance(manifest, dict) else {}
     if isinstance(found := manifest.get("format"), int) and found > FORMAT:

@@ -22,6 +22,7 @@ from gcpatch.attacks.step import (
     shortfall,
     step,
 )
+from gcpatch.errors import UserError
 from gcpatch.explainers.cam import grad_cam
 from gcpatch.losses import Evidence, energy
 from gcpatch.networks import random
@@ -701,17 +702,39 @@ def test_a_patch_that_does_not_fit(flat):
 @pytest.mark.parametrize(
     "images, targets, message",
     [
-        (images_of(2, FLAT), [0], r"2 images but targets of shape \(1,\)"),
-        (images_of(2, FLAT), [0, 3], r"targets \[0, 3\] are not all in 0 to 2"),
-        (images_of(1, FLAT), [-1], r"targets \[-1\] are not all in 0 to 2"),
-        (255 * images_of(1, FLAT), [0], "instead of floats in"),
-        (images_of(1, FLAT) - 0.5, [0], "instead of floats in"),
-        (images_of(0, FLAT), np.zeros(0, np.int32), r"images have shape \(0, 6, 6, 3\)"),
+        (images_of(2, FLAT), [0], "2 images; give a list of as many targets"),
+        (images_of(1, FLAT), 0, "1 images; give a list of as many targets"),
+        (images_of(1, FLAT), "a", "1 images; give a list of as many targets"),
+        (images_of(2, FLAT), [0, 3], "3"),
+        (images_of(1, FLAT), [-1], "-1"),
+        (images_of(1, FLAT), [0.5], "0.5"),
+        (images_of(1, FLAT), ["lynx"], "there is no class 'lynx'"),
+        (255 * images_of(1, FLAT), [0], r"goes from .* give floats in \[0, 1\]"),
+        (images_of(1, FLAT) - 0.5, [0], r"goes from -0\..* give floats in \[0, 1\]"),
+        (np.nan * images_of(1, FLAT), [0], "goes from nan to nan"),
+        (np.zeros((1, FLAT, FLAT, 3), np.uint8), [0], "is uint8 from 0 to 0; give floats"),
+        (images_of(1, FLAT)[0], [0], r"images have shape \[6, 6, 3\]"),
+        (images_of(0, FLAT), np.zeros(0, np.int32), r"images have shape \[0, 6, 6, 3\]"),
     ],
 )
 def test_images_and_targets_that_cannot_be(flat, images, targets, message):
-    with pytest.raises(AttackError, match=message):
-        attack(flat, images, targets, Patch(SMALL), Attack(steps=1))
+    with pytest.raises(UserError, match=message):
+        slots.images_and_targets(flat, images, targets)
+
+
+def test_an_attack_asks_for_images_and_targets(flat):
+    with pytest.raises(UserError, match="as many targets"):
+        attack(flat, images_of(2, FLAT), [0], Patch(SMALL), Attack(steps=1))
+    with pytest.raises(UserError, match="goes from"):
+        attack(flat, 255 * images_of(1, FLAT), [0], Patch(SMALL), Attack(steps=1))
+
+
+def test_targets_may_be_names(flat):
+    images, how = images_of(2, FLAT), Attack(steps=2)
+    by_name = attack(flat, images, list(flat.categories[1:3]), Patch(SMALL), how)
+    by_number = attack(flat, images, [1, 2], Patch(SMALL), how)
+    for one, other in zip(by_name, by_number, strict=True):
+        np.testing.assert_array_equal(one.tile, other.tile)
 
 
 # --- does it work ------------------------------------------------------------

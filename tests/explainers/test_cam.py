@@ -17,7 +17,7 @@ from gcpatch.explainers.cam import (
     xgrad_cam,
 )
 from gcpatch.losses import energy
-from gcpatch.networks import Network
+from gcpatch.networks import Network, Preprocessing
 
 
 class Plain(Network):

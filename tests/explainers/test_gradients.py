@@ -20,7 +20,7 @@ from gcpatch.explainers.gradients import (
     smoothgrad,
 )
 from gcpatch.interpreters.relu import smooth
-from gcpatch.networks import VGG, Network
+from gcpatch.networks import VGG, Network, Preprocessing
 
 noisy = partial(smoothgrad, key=jax.random.key(1), samples=3)
 few = partial(integrated_gradients, steps=3)
