@@ -9,6 +9,7 @@ import importlib
 import itertools
 import math
 import operator
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ def build(spec: str, *, pretrained: bool = False) -> Any:
         elif source == "timm":
             module = importlib.import_module("timm").create_model(name, pretrained)
         else:
+            sys.path.insert(0, "")  # where the user is
             module = getattr(importlib.import_module(source), name)()
     except ModuleNotFoundError as error:
         if error.name == "timm":

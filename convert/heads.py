@@ -37,9 +37,13 @@ def settle(state_dict: Mapping[str, Any], name: str) -> Head:
     Raises:
         ConvertError: the head has several linear layers, and what lies between them is not known.
     """
-    last = head_of(name)
     if is_vgg(name):
         _check_places(_linear(state_dict, "classifier"))
+    return settle_layer(state_dict, head_of(name))
+
+
+def settle_layer(state_dict: Mapping[str, Any], last: str) -> Head:
+    """The same, of any network whose last linear layer is called so; see `settle`."""
     if f"{last}.weight" in state_dict:
         return Head(dict(state_dict), None)
     inside = {key for key in state_dict if key.startswith(f"{last}.")}
@@ -84,10 +88,15 @@ def classes_of(state_dict: Mapping[str, Any], name: str) -> int | None:
     Raises:
         ConvertError: it has none, or one.
     """
-    width = _width(state_dict, head_of(name))
+    return classes_of_layer(state_dict, head_of(name))
+
+
+def classes_of_layer(state_dict: Mapping[str, Any], last: str) -> int | None:
+    """The same, of any network whose last linear layer is called so; see `classes_of`."""
+    width = _width(state_dict, last)
     if width is not None and width < 2:
         outputs = "one output" if width else "no outputs"
-        raise ConvertError(f"the head {head_of(name)} has {outputs}; it needs two classes at least")
+        raise ConvertError(f"the head {last} has {outputs}; it needs two classes at least")
     return width
 
 

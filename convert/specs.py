@@ -1,14 +1,17 @@
 """Networks that are named with a colon: `torchvision:NAME`, `timm:NAME`, `module:factory`."""
 
+import difflib
 from pathlib import Path
 from typing import Any
 
-from convert import ConvertError, files, state_dicts, weights
+from convert import ConvertError, files, heads, state_dicts, weights
 from convert.graph import build, from_module
 from convert.operators import torch, torchvision
 from convert.settings import Settings
+from convert.tensors import oddity
 from convert.torchvision import NOTHING, USUAL, Converted
-from gcpatch.networks import Preprocessing
+from convert.torchvision import VERSIONS as VERSIONS
+from gcpatch.networks import MINIS, Preprocessing
 from gcpatch.networks.network import INTERPOLATIONS
 
 
@@ -43,8 +46,8 @@ def convert(
         source, notes = _load_file(module, path, key)
     elif library == "torchvision":
         member = _member(name, str(chosen or "DEFAULT"))
-        _load(module, weights._download(spec, member), member.name)
-        known, categories = weights._preprocessing(member), tuple(member.meta["categories"])
+        _load(module, weights.download(spec, member), member.name)
+        known, categories = weights.preprocessing_of(member), tuple(member.meta["categories"])
         source = f"{spec} {member.name}"
     elif chosen is not None:
         raise ConvertError(f"{spec} has no weights {str(chosen)!r}; give a file of them")
@@ -62,6 +65,25 @@ def convert(
     return Converted(network, module.state_dict(), source, (*notes, *assumed))
 
 
+def spec_of(name: str) -> str:
+    """The spec of a network that is none of `gcpatch.networks.NAMES`.
+
+    Raises:
+        ConvertError: torchvision has none of this name.
+    """
+    if ":" in name:
+        return name
+    models = torchvision.models.list_models(module=torchvision.models)
+    if name in models:
+        return f"torchvision:{name}"
+    near = difflib.get_close_matches(name, [*models, *MINIS], 3)
+    hint = f"; near it are {', '.join(near)}" if near else ""
+    raise ConvertError(
+        f"there is no network {name!r}{hint}; give a name of torchvision's, timm:NAME, or "
+        "MODULE:FACTORY, a function that returns a torch.nn.Module"
+    )
+
+
 def _member(name: str, word: str) -> Any:
     members = torchvision.models.get_model_weights(name).__members__
     if word not in members:
@@ -74,19 +96,51 @@ def _member(name: str, word: str) -> Any:
 def _load_file(module: Any, path: Path, key: str | None) -> tuple[str, tuple[str, ...]]:
     """Gives a module the weights in a file; returns where they come from, and what was taken."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    content = files.read(path)
     try:
-        found = state_dicts.find(files.read(path), wanted, key)
+        found = state_dicts.find(content, wanted, key)
+        head = _fit_head(module, found.tensors)
+        _check(head.state_dict, module)
     except ConvertError as error:
         raise ConvertError(f"{path}: {error}") from None
-    _load(module, found.tensors, path.name)
-    taken = weights._taken(found.label, found.prefix, found.left_out)
-    return path.name, (taken,) if taken else ()
+    _load(module, head.state_dict, path.name)
+    said = weights.taken(found.label, found.prefix, found.left_out)
+    return path.name, tuple(note for note in (said, head.note) if note)
+
+
+def _check(tensors: dict[str, Any], module: Any) -> None:
+    """Raises ConvertError where what a module takes as floats is none, or is not finite."""
+    floats = [key for key, value in module.state_dict().items() if value.is_floating_point()]
+    found = {key: tensors[key] for key in floats if key in tensors}
+    odd = [f"{key} ({why})" for key, value in found.items() if (why := oddity(value))]
+    if not odd:
+        odd = [f"{key} (not finite)" for key, x in found.items() if not bool(x.isfinite().all())]
+    if odd:
+        raise ConvertError(f"has what are no floating-point tensors: {state_dicts.listed(odd)}")
+
+
+def _fit_head(module: Any, tensors: dict[str, Any]) -> heads.Head:
+    """Gives a module's last linear layer as many outputs as the weights have; see `heads.settle`.
+
+    Raises:
+        ConvertError: the weights' head is not known, or has fewer than two outputs.
+    """
+    linear = [name for name, part in module.named_modules() if isinstance(part, torch.nn.Linear)]
+    if not linear:
+        return heads.Head(tensors, None)
+    head = heads.settle_layer(tensors, linear[-1])
+    count = heads.classes_of_layer(head.state_dict, linear[-1])
+    old = module.get_submodule(linear[-1])
+    if count is not None and count != old.out_features:
+        new = torch.nn.Linear(old.in_features, count, bias=old.bias is not None)
+        module.set_submodule(linear[-1], new.eval())
+    return head
 
 
 def _load(module: Any, tensors: dict[str, Any], source: str) -> None:
     try:
         module.load_state_dict(tensors, strict=True)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConvertError(f"{source} does not fit this module: {reason}") from error
 

@@ -58,8 +58,8 @@ def load_weights(
     full_names = {f"{type(member).__name__}.{key}": member for key, member in choices.items()}
     if name and (member := {**choices, **full_names}.get(str(weights))):
         categories = tuple(member.meta["categories"])
-        state_dict = _download(name, member)
-        return Weights(state_dict, categories, PRE + member.name, name, _preprocessing(member))
+        state_dict = download(name, member)
+        return Weights(state_dict, categories, PRE + member.name, name, preprocessing_of(member))
     path = Path(weights).expanduser()
     known = path.suffix in (".pth", ".pt", ".safetensors") or path.exists()
     if name and not known and path.name == str(weights):
@@ -79,7 +79,7 @@ def _choices(name: str) -> dict[str, Any]:
     return {key: member for key, member in members.items() if member.meta["categories"]}
 
 
-def _preprocessing(member: Any) -> Preprocessing:
+def preprocessing_of(member: Any) -> Preprocessing:
     """What torchvision says of the images that its weights take."""
     said = member.transforms()
     return Preprocessing(
@@ -91,7 +91,8 @@ def _preprocessing(member: Any) -> Preprocessing:
     )
 
 
-def _download(name: str, member: Any) -> dict[str, Any]:
+def download(name: str, member: Any) -> dict[str, Any]:
+    """torchvision's state_dict of some weights, which it fetches and caches."""
     try:
         return member.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # of a network, of a proxy, of a disk, of torch's readers
@@ -122,9 +123,9 @@ def _from_file(name: str | None, path: Path, key: str | None) -> Weights:
         count = heads.classes_of(head.state_dict, name)
     except ConvertError as error:
         raise ConvertError(f"{path}: {error}") from None
-    taken = _taken(found.label, found.prefix, found.left_out)
-    notes = tuple(note for note in (taken, head.note) if note)
-    known = _preprocessing(official[path.name]) if path.name in official else None
+    said = taken(found.label, found.prefix, found.left_out)
+    notes = tuple(note for note in (said, head.note) if note)
+    known = preprocessing_of(official[path.name]) if path.name in official else None
     categories = None if count is None else default_categories(name, count)
     source = f"{path.name} sha256 {digest}"
     return Weights(head.state_dict, categories, source, name, known, notes)
@@ -167,7 +168,7 @@ def _is_head(key: str) -> bool:
     return key.startswith(("fc.", "classifier."))
 
 
-def _taken(label: str, prefix: str, left_out: Iterable[str]) -> str | None:
+def taken(label: str, prefix: str, left_out: Iterable[str]) -> str | None:
     """What was taken of a file, unless it was all of it."""
     where = f"took {label}" if label else "took all tensors"
     off = f" without {prefix!r} before the names" if prefix else ""

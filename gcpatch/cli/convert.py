@@ -33,8 +33,8 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "network",
         nargs="?",
-        metavar="NAME",
-        help="a network, as `gcpatch models` lists them (default: the one whose names and shapes the file has); with --to-torch also an alias or a checkpoint's folder",
+        metavar="NAME|timm:NAME|MODULE:FACTORY",
+        help="a network, as `gcpatch models` lists them (default: the one whose names and shapes the file has); any other CNN of torchvision or timm, or a function that returns a torch.nn.Module; with --to-torch also an alias or a checkpoint's folder",
     )
     parser.add_argument(
         "--weights",
@@ -79,10 +79,8 @@ def _back(options: argparse.Namespace) -> int:
 
 
 def _forth(options: argparse.Namespace) -> int:
-    from gcpatch.networks import NAMES, checkpoints, create
+    from gcpatch.networks import checkpoints
 
-    if options.network is not None and options.network not in NAMES:
-        create(options.network)  # raises, listing the names that there are
     settings = _settings(options)
     network, source, versions, notes = _converted(options, settings)
     folder = options.out or checkpoints.home() / network.name
@@ -97,8 +95,14 @@ def _forth(options: argparse.Namespace) -> int:
 
 def _converted(options: argparse.Namespace, settings: Any) -> tuple[Any, str, Any, Any]:
     """The network, where it comes from, the packages that had a part in it, and notes."""
-    from gcpatch.networks import random
+    from gcpatch.networks import NAMES, random
 
+    if options.network not in (None, *NAMES):
+        from convert import specs
+
+        spec = specs.spec_of(options.network)
+        made = specs.convert(spec, options.weights, settings, options.key)
+        return made.network, made.source, specs.VERSIONS, made.notes
     if options.weights == "random":
         network = random(options.network)
         settings.apply(network)

@@ -52,6 +52,24 @@ def test_a_factory_with_its_own_weights_and_with_a_file_s(tmp_path):
     assert not np.array_equal(kernel(filled), kernel(made))
 
 
+def test_a_head_for_other_classes(tmp_path):
+    head = {"4.1.weight": torch.ones(7, 4), "4.1.bias": torch.arange(7.0)}
+    body = {key: value for key, value in factory().state_dict().items() if key[0] != "4"}
+    for name, tensors in (
+        ("dropout", body | head),
+        ("plain", body | {key.replace("4.1", "4"): value for key, value in head.items()}),
+    ):
+        torch.save(tensors, tmp_path / f"{name}.pth")
+        made = convert("mine:network", tmp_path / f"{name}.pth", SMALL)
+        assert len(made.network.categories) == 7
+        np.testing.assert_array_equal(kernel(made), np.ones((4, 7)))
+        assert any("assumes that 4.1" in note for note in made.notes) == (name == "dropout")
+    two = body | head | {"4.3.weight": torch.ones(7, 7), "4.3.bias": torch.zeros(7)}
+    torch.save(two, tmp_path / "two.pth")
+    with pytest.raises(ConvertError, match=r"two\.pth.*2 linear layers.*module:factory"):
+        convert("mine:network", tmp_path / "two.pth", SMALL)
+
+
 def test_random_weights_follow_from_the_seed():
     first, again = (kernel(convert("mine:network", "random", SMALL)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
@@ -74,10 +92,17 @@ def test_timm_s_own_preprocessing():
 
 
 def test_weights_that_do_not_fit(tmp_path):
-    tensors = factory().state_dict() | {"4.weight": torch.zeros(7, 4), "4.bias": torch.zeros(7)}
-    torch.save(tensors, tmp_path / "seven.pth")
-    with pytest.raises(ConvertError, match=r"seven\.pth does not fit this module: .*4\.weight"):
-        convert("mine:network", tmp_path / "seven.pth", SMALL)
+    for name, change, message in (
+        ("other", {"4.weight": torch.zeros(7, 9), "4.bias": torch.zeros(7)}, "does not fit"),
+        ("one", {"4.weight": torch.zeros(1, 4), "4.bias": torch.zeros(1)}, "has one output"),
+        ("float8", {"0.bias": torch.zeros(4).to(torch.float8_e4m3fn)}, r"0\.bias \(float8"),
+        ("nan", {"0.bias": torch.full((4,), torch.nan)}, r"0\.bias \(not finite\)"),
+        ("meta", {"0.bias": torch.zeros(4, device="meta")}, r"0\.bias \(meta"),
+        ("huge", {"0.bias": torch.zeros(1).expand(10**12)}, "0\\.bias"),
+    ):
+        torch.save(factory().state_dict() | change, tmp_path / f"{name}.pth")
+        with pytest.raises(ConvertError, match=rf"{name}\.pth.*{message}"):
+            convert("mine:network", tmp_path / f"{name}.pth", SMALL)
     with pytest.raises(ConvertError, match="mine:network has no weights 'V1'; give a file"):
         convert("mine:network", "V1", SMALL)
     with pytest.raises(ConvertError, match="squeezenet1_1 has no weights 'V9'; choose IMAGENET1K"):

@@ -457,7 +457,7 @@ def test_torchvisions_weights(hub, choice):
 
 def test_the_default_are_the_papers(hub, monkeypatch):
     asked = []
-    monkeypatch.setattr(weights, "_download", lambda name, member: asked.append(str(member)) or {})
+    monkeypatch.setattr(weights, "download", lambda name, member: asked.append(str(member)) or {})
     assert load_weights("wide_resnet101_2").source == "torchvision IMAGENET1K_V1"
     assert load_weights("wide_resnet101_2", "DEFAULT").source == "torchvision IMAGENET1K_V2"
     assert asked == [

@@ -275,7 +275,7 @@ def test_layers_beside_a_network_may_be_part_of_it(tuned, tmp_path):
     [("vgg19", "IMAGENET1K_V1", 256), ("resnet50", "IMAGENET1K_V2", 232)],
 )
 def test_torchvision_says_what_images_its_weights_take(name, choice, resize, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "_download", lambda name, member: {"head": torch.ones(1)})
+    monkeypatch.setattr(weights, "download", lambda name, member: {"head": torch.ones(1)})
     found = load_weights(name, choice).preprocessing
     assert found == Preprocessing(resize=resize)
     pixels = np.random.default_rng(1).integers(0, 256, (310, 417, 3), np.uint8)
