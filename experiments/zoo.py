@@ -1,10 +1,11 @@
 """Every classifier of torchvision and some of timm, converted through their graphs, against torch.
 
-    python -m experiments.zoo --out experiments/results/zoo.md
+    python -m experiments.zoo --images photos --out experiments/results/zoo.md
 
 Random weights with random statistics, in float64: the relative errors of the logits and of Grad-CAM
 of the top class, at the target layer or at the last module before it. Networks with attention are
-listed with the sentence that refuses them. Nothing is downloaded.
+listed with the sentence that refuses them. With `--images`, also on how many of these both have
+the same top class in float32. Nothing is downloaded.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import gc
 import math
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,9 @@ import numpy as np
 from convert import ConvertError
 from convert.graph import build, from_module
 from convert.operators import torch, torchvision
+from gcpatch.data.images import read_image
 from gcpatch.explainers.cam import grad_cam
-from gcpatch.networks import Graph, Preprocessing
+from gcpatch.networks import Graph, Preprocessing, fill, parameters
 
 SIDE, FULL_SIDE = 96, 224  # pixels; attention needs the side that it was made for
 SIDES = {"inception_v3": 128}
@@ -47,10 +49,10 @@ HEAD = """# Classifiers through their graphs
 
 `python -m experiments.zoo`, random weights, float64 on a CPU, {side} pixels (inception_v3 at 128,
 attention at 224). Errors are relative to torch's norm. Grad-CAM is of the top class, at the layer
-named.
+named. Top-1 is in float32, on photographs.
 
-| network | nodes | seconds to convert | layer | logits | Grad-CAM |
-|---|---:|---:|---|---:|---:|
+| network | nodes | seconds to convert | layer | logits | Grad-CAM | top-1 |
+|---|---:|---:|---|---:|---:|---:|
 """
 
 
@@ -63,11 +65,13 @@ class Row(NamedTuple):
     layer: str
     logits: float
     heat: float
+    agreed: str
 
     def line(self) -> str:
         """As a row of the table."""
         errors = f"{self.logits:.1e} | {self.heat:.1e}"
-        return f"| {self.name} | {self.nodes} | {self.seconds:.1f} | {self.layer} | {errors} |"
+        cells = (self.name, self.nodes, f"{self.seconds:.1f}", self.layer, errors, self.agreed)
+        return f"| {' | '.join(map(str, cells))} |"
 
 
 def specs() -> list[str]:
@@ -125,7 +129,22 @@ def hooked(network: Graph, module: Any) -> tuple[str, str]:
     raise ConvertError(f"{network.name} has no module to compare with")
 
 
-def compare(spec: str) -> Row:
+def agreement(network: Graph, module: Any, files: Sequence[Path]) -> str:
+    """On how many images both have the same top class in float32."""
+    if not files:
+        return "-"
+    side = network.preprocessing.size
+    images = np.stack([read_image(file, side) for file in files]).astype(np.float32) / 255
+    single = fill(network, {key: np.asarray(x, np.float32) for key, x in parameters(network).items()})
+    ours = jax.jit(lambda network, images: network(images))(single, images)
+    inputs = np.asarray(network.normalize(images)).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        theirs = module.float()(torch.from_numpy(np.ascontiguousarray(inputs)))
+    same = np.asarray(ours).argmax(-1) == theirs.argmax(-1).numpy()
+    return f"{same.sum()} of {len(files)}"
+
+
+def compare(spec: str, files: Sequence[Path]) -> Row:
     """Converts a network and computes the errors; ConvertError where it is refused."""
     name = spec.partition(":")[2]
     side = FULL_SIDE if name.startswith(WITH_ATTENTION) else SIDES.get(name, SIDE)
@@ -143,20 +162,21 @@ def compare(spec: str) -> Row:
         network, image
     )
     nodes = len(network.describe()["nodes"])
-    return Row(spec, nodes, seconds, layer, _error(ours, logits), _error(map_, heat))
+    errors = _error(ours, logits), _error(map_, heat)
+    return Row(spec, nodes, seconds, layer, *errors, agreement(network, module, files))
 
 
 def _error(ours: Any, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(np.asarray(ours) - theirs) / np.linalg.norm(theirs))
 
 
-def lines(chosen: list[str]) -> Iterator[str]:
+def lines(chosen: list[str], files: Sequence[Path]) -> Iterator[str]:
     """The table's rows, one network in memory at a time."""
     for spec in chosen:
         try:
-            yield compare(spec).line()
+            yield compare(spec, files).line()
         except ConvertError as error:
-            yield f"| {spec} | | | refused: {error} | | |"
+            yield f"| {spec} | | | refused: {error} | | | |"
         jax.clear_caches()
         gc.collect()
 
@@ -166,12 +186,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="the table's file")
     parser.add_argument("--only", nargs="+", metavar="SPEC", help="some networks instead of all")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="photographs, for top-1")
     options = parser.parse_args()
+    files = sorted(options.images.iterdir()) if options.images else []
     jax.config.update("jax_enable_x64", True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w") as file:
         file.write(HEAD.format(side=SIDE))
-        for line in lines(options.only or specs()):
+        for line in lines(options.only or specs(), files):
             print(line, flush=True)
             file.write(f"{line}\n")
             file.flush()

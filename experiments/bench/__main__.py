@@ -22,10 +22,11 @@ from typing import Any
 from tqdm import tqdm
 
 from convert import bench as convert_bench
+from convert import specs
 from experiments.bench.chart import draw
 from experiments.bench.work import trunk_work
 from gcpatch.evaluation import bench
-from gcpatch.networks import PAPER, random
+from gcpatch.networks import NAMES, PAPER, Network, random
 from gcpatch.runs.options import PRECISIONS
 
 VARIANTS = (*convert_bench.VARIANTS, *bench.VARIANTS)
@@ -44,9 +45,14 @@ HEAD = (
 )
 
 
+def network_of(name: str) -> Network:
+    """A network with random weights: of the zoo, or any CNN, as torchvision:densenet121."""
+    return random(name) if name in NAMES else specs.convert(specs.spec_of(name), "random").network
+
+
 def measure(name: str, size: int, batch: int, variant: str, repeats: int, precision: str) -> Any:
     """A row, with the multiply-adds that its trunk takes for an image, forward."""
-    network = random(name)
+    network = network_of(name)
     full, reached = trunk_work(network, size)
     if variant in bench.VARIANTS:
         row = bench.measure(network, size, batch, variant, repeats, PRECISIONS[precision])

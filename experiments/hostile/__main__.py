@@ -9,6 +9,7 @@ the right one, takes more than 10 s or 2 GB, shows a traceback, or leaves anythi
 """
 
 import argparse
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ HEAD = "| input | exit | answer | seconds | MB |\n|---|---|---|---|---|"
 def line(row: Row, answer: Answer) -> str:
     """A row of the table."""
     said = next((s for s in answer.text.splitlines() if row.words in s), row.words)
-    said = said.replace("|", "\\|")
+    said = re.sub(r"/\S*/box/", "", said).replace("|", "\\|")
     said = said if len(said) < 120 else f"{said[:117]}..."
     cells = (
         row.kind,
