@@ -135,7 +135,8 @@ def agreement(network: Graph, module: Any, files: Sequence[Path]) -> str:
         return "-"
     side = network.preprocessing.size
     images = np.stack([read_image(file, side) for file in files]).astype(np.float32) / 255
-    single = fill(network, {key: np.asarray(x, np.float32) for key, x in parameters(network).items()})
+    values = {key: np.asarray(value, np.float32) for key, value in parameters(network).items()}
+    single = fill(network, values)
     ours = jax.jit(lambda network, images: network(images))(single, images)
     inputs = np.asarray(network.normalize(images)).transpose(0, 3, 1, 2)
     with torch.no_grad():

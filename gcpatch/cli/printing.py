@@ -8,7 +8,12 @@ from typing import Any
 
 RECORD_HEAD = ("image", "clean", "attacked", "class", "map", "energy", "steps")
 ACCURACIES = {"accuracy_clean": "clean", "accuracy_robust": "attacked"}
-RATES = {"fooled_class": "class", "fooled_explanation": "explanation", "fooled_both": "both"}
+RATES = {
+    "fooled_class": "class",
+    "fooled_explanation": "explanation",
+    "fooled_both": "both",
+    "fooled_explanation_ring": "explanation with the patch's ring",
+}
 
 
 def prepare() -> None:

@@ -24,7 +24,7 @@ from jax.extend import core
 from jaxtyping import Array, Float, Int
 
 from gcpatch.interpreters.jaxpr import Equation, bind, evaluate
-from gcpatch.interpreters.rectangles import FULL, Box, Extent, Full, Reading, Span, plan
+from gcpatch.interpreters.rectangles import FULL, Box, Extent, Full, Reading, Span, plan, windows_of
 from gcpatch.networks import lowering
 from gcpatch.networks.network import ArrayLike
 
@@ -103,20 +103,15 @@ def on_whole_maps(operation: Operation, equation: Equation, values: list[Any]) -
 
 def on_rectangles(operation: Operation, equation: Equation, values: list[Any]) -> list[Any]:
     """An equation's outputs for a tile."""
-    if not operation.inside:
-        return bind(equation, values)
     params, reading = equation.params, operation.reading
+    if not operation.inside:
+        if equation.primitive.name == "conv_general_dilated" and windows_of(equation):
+            return [_convolved(equation, *values, padding=params["padding"])]
+        return bind(equation, values)
     match equation.primitive.name:
         case "conv_general_dilated" if reading is not None:
-            output = lowering.conv(
-                _cut(values[0], reading.part),
-                values[1],
-                strides=params["window_strides"],
-                padding=reading.pads,
-                feature_group_count=params["feature_group_count"],
-                precision=params["precision"],
-                rhs_dilation=params["rhs_dilation"],
-            )
+            part = _cut(values[0], reading.part)
+            output = _convolved(equation, part, values[1], padding=reading.pads)
         case "reduce_window_max" if reading is not None:
             output = lowering.max_pool(
                 _cut(values[0], reading.part),
@@ -148,6 +143,19 @@ def on_rectangles(operation: Operation, equation: Equation, values: list[Any]) -
         case _:
             return bind(equation, values)
     return [output]
+
+
+def _convolved(equation: Equation, inputs: Array, kernel: Array, *, padding: Any) -> Array:
+    """A convolution with an equation's settings, in the form that is fast on the platform."""
+    return lowering.conv(
+        inputs,
+        kernel,
+        strides=equation.params["window_strides"],
+        padding=padding,
+        feature_group_count=equation.params["feature_group_count"],
+        precision=equation.params["precision"],
+        rhs_dilation=equation.params["rhs_dilation"],
+    )
 
 
 def start(origin: Int[Array, "2"], rank: int = 4) -> Int[Array, " rank"]:

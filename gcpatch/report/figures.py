@@ -145,11 +145,12 @@ def _captions(record):
     chance = [percent((record.get(s) or {}).get("probability")) for s in ("clean", "adversarial")]
     reached = "target reached" if record.get("fooled_class") else f"target: {target}"
     share = percent(record.get("energy_adversarial"))
+    shown = "no evidence for it" if record.get("map_empty") else f"{share} in the patch"
     return [
         ("Clean image", clean, f"probability {chance[0]}"),
         ("Grad-CAM, clean image", f"explains: {clean}", "the predicted class"),
         ("Attacked image", attacked, f"probability {chance[1]}; {reached}"),
-        ("Grad-CAM, attacked image", f"explains: {target}", f"the target; {share} in the patch"),
+        ("Grad-CAM, attacked image", f"explains: {target}", f"the target; {shown}"),
     ]
 
 

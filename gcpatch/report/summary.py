@@ -10,7 +10,7 @@ from gcpatch.evaluation.intervals import rate
 from gcpatch.files import atomic_write
 
 FOOLED = ("fooled_class", "fooled_explanation", "fooled_both")
-RATES = ("converged", *FOOLED)
+RATES = ("converged", *FOOLED, "fooled_explanation_ring", "map_empty")
 OF_CORRECT = tuple(f"{key}_of_correct" for key in FOOLED)
 ACCURACIES = ("accuracy_clean", "accuracy_robust")
 SHARES = (*RATES, *OF_CORRECT, *ACCURACIES)
@@ -18,6 +18,8 @@ MEANS = (
     "steps",
     "energy_clean",
     "energy_adversarial",
+    "energy_ring_clean",
+    "energy_ring_adversarial",
     "map_iou",
     "map_rank_correlation",
     "linf",

@@ -38,6 +38,10 @@ FIELDS = (
     "fooled_both",
     "energy_clean",
     "energy_adversarial",
+    "energy_ring_clean",
+    "energy_ring_adversarial",
+    "fooled_explanation_ring",
+    "map_empty",
     "pointing_clean",
     "pointing_adversarial",
     "map_iou",
@@ -208,12 +212,19 @@ def _verdict(
 ) -> dict[str, Any]:
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
     fooled_map = objective.fooled and objective.fooled(energy, points)
+    ring = metrics.with_ring(covered)
+    with_ring = metrics.energy(heat, ring)
+    hides = objective.fooled if objective.fooled and objective.fooled(0.0, False) else None
     return {
         "fooled_class": fooled_class,
         "fooled_explanation": fooled_map,
         "fooled_both": None if fooled_map is None else fooled_class and fooled_map,
         "energy_clean": metrics.energy(clean.heat_of_target, covered),
         "energy_adversarial": energy,
+        "energy_ring_clean": metrics.energy(clean.heat_of_target, ring),
+        "energy_ring_adversarial": with_ring,
+        "fooled_explanation_ring": hides and hides(with_ring, points),
+        "map_empty": not heat.any(),
         "pointing_clean": metrics.pointing(clean.heat_of_target, covered),
         "pointing_adversarial": points,
         "map_iou": metrics.iou(clean.heat, heat),

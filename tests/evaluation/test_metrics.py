@@ -14,6 +14,18 @@ def test_energy_is_the_share_of_the_mass_under_the_weights():
     assert metrics.energy(ZERO, CORNER) == 0
 
 
+def test_the_ring_is_every_cell_that_touches_a_covered_one():
+    covered = np.zeros((5, 6), np.float32)
+    covered[0, 4:] = 0.3, 1.0
+    ring = metrics.with_ring(covered)
+    wanted = np.zeros((5, 6))
+    wanted[:2, 3:] = 1
+    np.testing.assert_array_equal(ring, wanted)
+    heat = np.ones((5, 6), np.float32)
+    assert metrics.energy(heat, ring) == 6 / 30
+    np.testing.assert_array_equal(metrics.with_ring(np.zeros((2, 2))), np.zeros((2, 2)))
+
+
 def test_pointing_asks_where_the_maximum_lies():
     assert metrics.pointing(HEAT, CORNER)
     assert not metrics.pointing(HEAT, 1 - CORNER)
