@@ -40,7 +40,7 @@ def convert(
     if chosen == "random":
         source = f"{spec} random seed 0"
     elif chosen is not None and (path := Path(chosen).expanduser()).is_file():
-        source, notes = _load_file(module, path, key)
+        source, notes = _load_file(spec, module, path, key)
     elif library == "torchvision":
         member = _member(name, str(chosen or "DEFAULT"))
         _load(module, weights._download(spec, member), member.name)
@@ -71,7 +71,9 @@ def _member(name: str, word: str) -> Any:
     return members[word]
 
 
-def _load_file(module: Any, path: Path, key: str | None) -> tuple[str, tuple[str, ...]]:
+def _load_file(
+    spec: str, module: Any, path: Path, key: str | None
+) -> tuple[str, tuple[str, ...]]:
     """Gives a module the weights in a file; returns where they come from, and what was taken."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     try:
@@ -80,7 +82,7 @@ def _load_file(module: Any, path: Path, key: str | None) -> tuple[str, tuple[str
         raise ConvertError(f"{path}: {error}") from None
     _load(module, found.tensors, path.name)
     taken = weights._taken(found.label, found.prefix, found.left_out)
-    return path.name, (taken,) if taken else ()
+    return f"{spec} {path.name}", (taken,) if taken else ()
 
 
 def _load(module: Any, tensors: dict[str, Any], source: str) -> None:
