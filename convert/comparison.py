@@ -83,7 +83,7 @@ def _look(
 
 
 @jax.jit
-def _losses(
+def losses_of(
     network: Network, tile: Float[Array, "s s 3"], problem: Problem, chosen: Float[Array, " n"]
 ) -> tuple[Losses, Float[Array, "s s 3"]]:
     """The losses of the chosen objective (one-hot), and the total's gradient by the tile."""
@@ -173,11 +173,11 @@ class Comparison(Rows):
 
     def losses(self, image: Float[np.ndarray, "h w 3"], target: int) -> None:
         """Compares each objective's losses with a patch of random pixels, and their gradient."""
-        problem, settings = _problem(self.network, image, target, Attack())
+        problem, settings = problem_of(self.network, image, target, Attack())
         shape = (settings.size, settings.size, 3)
         tile = np.random.default_rng(0).random(shape).astype(self.kind)
         for name, chosen in zip(OBJECTIVES, np.eye(len(OBJECTIVES), dtype=self.kind), strict=True):
-            ours, gradient = _losses(self.network, tile, problem, chosen)
+            ours, gradient = losses_of(self.network, tile, problem, chosen)
             theirs, by_tile = reference.gradient(
                 self.classifier,
                 tensor(image),
@@ -199,7 +199,7 @@ class Comparison(Rows):
 
     def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
         """Compares the noise (N) after an attack, evaluated incrementally as attacks are."""
-        problem, settings = _problem(self.network, image, target, attack)
+        problem, settings = problem_of(self.network, image, target, attack)
         reach = engine.reach_of(self.network, image, corner=settings.corner, size=settings.size)
         problem = engine.remember(self.network, problem, reach)
         state = step.init_state(self.network, problem, (settings.size, settings.size), attack)
@@ -213,7 +213,7 @@ class Comparison(Rows):
         self.add(quantity, states.noise[0], _array(theirs.noise), self.tolerances.patches)
 
 
-def _problem(
+def problem_of(
     network: Network, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack
 ) -> tuple[Problem, reference.Settings]:
     """An attack of one image for either side: top right, 64 of 224 pixels."""

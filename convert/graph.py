@@ -20,7 +20,7 @@ from convert import ConvertError
 from convert.aten import BATCH, HANDLERS, Constant, Draft, Unsupported, Value, Writer
 from convert.files import first_line
 from convert.operators import torch, torchvision
-from gcpatch.networks import Preprocessing, fill
+from gcpatch.networks import Network, Preprocessing, factories, fill
 from gcpatch.networks.graph import IMAGE, Graph, Node, create, cuts
 
 ATTENTION = ("scaled_dot_product_attention", "matmul", "bmm", "einsum", "baddbmm")
@@ -75,6 +75,7 @@ def build(spec: str, *, pretrained: bool = False) -> Any:
         elif source == "timm":
             module = importlib.import_module("timm").create_model(name, pretrained)
         else:
+            factories.search_here()
             module = getattr(importlib.import_module(source), name)()
     except ModuleNotFoundError as error:
         if error.name == "timm":
@@ -82,6 +83,8 @@ def build(spec: str, *, pretrained: bool = False) -> Any:
         raise ConvertError(f"{spec} cannot be imported ({error})") from error
     except Exception as error:  # of code that is not ours
         raise ConvertError(f"{spec} gives no module ({_said(error)})") from error
+    if isinstance(module, Network):
+        raise ConvertError(f"{spec} gives a network of JAX: --model {spec} takes it as it is")
     if not isinstance(module, torch.nn.Module):
         raise ConvertError(f"{spec} gives a {type(module).__name__} instead of a torch.nn.Module")
     return module.eval()

@@ -148,7 +148,8 @@ def to_torch(network: Network, module: Any) -> dict[str, Any]:
     for key, value in ours.items():
         if not np.array_equal(np.asarray(value), again[key].astype(value.dtype)):
             raise ConvertError(f"{network.name} does not say what {key} was in PyTorch")
-    return {**state, **filled}
+    kind = torch.float64 if ours[key].dtype == np.float64 else torch.float32
+    return state | {key: value.to(kind) for key, value in filled.items()}
 
 
 def _with(module: Any, state: Mapping[str, Any]) -> Any:

@@ -24,8 +24,8 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        metavar="NAME|ALIAS|DIR|all",
-        help="networks, aliases or checkpoints' folders; all: the paper's four and the four minis",
+        metavar="NAME|ALIAS|DIR|MODULE:FACTORY|all",
+        help="networks, aliases, checkpoints' folders, torchvision:NAME, timm:NAME or functions that give a network; all: the paper's four and the four minis",
     )
     parser.add_argument(
         "--weights",
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if options.images:
         verify.announce(options.images, options.limit, printing.warn)
     for name in names:
-        compared = verify.verify(
+        found = verify.verify(
             name,
             weights=options.weights,
             folder=options.images,
@@ -93,9 +93,11 @@ def run(options: argparse.Namespace) -> int:
             precision=options.precision,
             steps=options.steps,
         )
-        rows += compared
+        rows += found.rows
+        if found.beside.startswith("no PyTorch"):
+            printing.warn(f"{found.network.name}: {found.beside}", options.verb)
         if not options.json:
-            _print(compared)
+            _print(found.rows)
     firsts: dict[str, Any] = {}
     for row in rows:
         if not row.passed:
