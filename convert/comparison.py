@@ -121,6 +121,7 @@ class Rows:
         passed = found[1] <= tolerance
         self.rows[quantity] = Row(self.name, quantity, *found, tolerance, passed)
 
+
 class Comparison(Rows):
     """One network here and in PyTorch, image by image.
 

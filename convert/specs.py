@@ -121,9 +121,7 @@ def _member(name: str, word: str) -> Any:
     return members[word]
 
 
-def _load_file(
-    spec: str, module: Any, path: Path, key: str | None
-) -> tuple[str, tuple[str, ...]]:
+def _load_file(spec: str, module: Any, path: Path, key: str | None) -> tuple[str, tuple[str, ...]]:
     """Gives a module the weights in a file; returns where they come from, and what was taken."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     try:

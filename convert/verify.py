@@ -56,9 +56,7 @@ def names_of(names: Sequence[str], weights: str | None) -> list[str]:
     missing = [
         name
         for name in dict.fromkeys(found)
-        if name not in ready
-        and not factories.is_spec(name)
-        and checkpoints.found(name) is None
+        if name not in ready and not factories.is_spec(name) and checkpoints.found(name) is None
     ]
     if missing:
         raise UserError(
@@ -197,10 +195,14 @@ def pictures(network: Network, folder: Path | None, limit: int | None) -> Pictur
 
 
 class Verified(NamedTuple):
-    """A network's rows, and what they are of: with what, in which precision, on which images."""
+    """A network's rows, and what they are of: with what, in which precision, on which images.
+
+    The others are `Pair`'s.
+    """
 
     rows: list[Row]
     network: Network
+    theirs: Any
     source: str
     beside: str
     precision: str
@@ -222,7 +224,8 @@ def verify(
         raise UserError(f"there is no precision {precision!r}; choose one of {choices}")
     if steps is not None and steps < 0:
         raise UserError(f"steps is {steps}; it must be at least 0")
-    network, theirs, source, beside = pair(name, weights)
+    found = pair(name, weights)
+    network, theirs, *_ = found
     images = pictures(network, folder, limit)
     mini = network.architecture in MINIS
     steps = (MINI_STEPS if mini else STEPS) if steps is None else steps
@@ -235,7 +238,7 @@ def verify(
             rows = check(network, images.pixels, precision, bar.update)
         else:
             rows = compare(network, theirs, images.pixels, precision, steps, optimizers, bar.update)
-    return Verified(rows, network, source, beside, precision, images)
+    return Verified(rows, *found, precision, images)
 
 
 class Verdict(NamedTuple):
