@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from convert import reference
+from convert.imported import Imported
 from convert.operators import torch
 from convert.torchvision import twin_of
 from gcpatch.attacks import engine, objectives, step
@@ -82,7 +83,7 @@ def _look(
 
 
 @jax.jit
-def _losses(
+def losses_of(
     network: Network, tile: Float[Array, "s s 3"], problem: Problem, chosen: Float[Array, " n"]
 ) -> tuple[Losses, Float[Array, "s s 3"]]:
     """The losses of the chosen objective (one-hot), and the total's gradient by the tile."""
@@ -95,22 +96,14 @@ def _losses(
     return losses, gradient
 
 
-class Comparison:
-    """One network here and in PyTorch, image by image; what came of it is in `rows`.
+class Rows:
+    """A network's quantities and their errors, image by image; what came of it is in `rows`."""
 
-    Args:
-        network: the network here.
-        state_dict: PyTorch's weights.
-        precision: float64, or one of `PRECISIONS`; PyTorch has float32 for all of these.
-    """
-
-    def __init__(self, network: Network, state_dict: Mapping[str, Any], precision: str):
+    def __init__(self, name: str, precision: str):
+        self.name = name
         self.kind = np.dtype("float64" if precision == "float64" else "float32")
         self.tolerances = TOLERANCES[precision]
         self.rows: dict[str, Row] = {}
-        self.classifier = classifier(network, state_dict, self.kind.name)
-        values = {key: np.asarray(leaf, self.kind) for key, leaf in parameters(network).items()}
-        self.network = fill(network, values)
 
     def add(
         self,
@@ -126,7 +119,27 @@ class Comparison:
             row = self.rows[quantity]
             found = worse(found[0], row.max_abs), worse(found[1], row.relative)
         passed = found[1] <= tolerance
-        self.rows[quantity] = Row(self.network.name, quantity, *found, tolerance, passed)
+        self.rows[quantity] = Row(self.name, quantity, *found, tolerance, passed)
+
+
+class Comparison(Rows):
+    """One network here and in PyTorch, image by image.
+
+    Args:
+        network: the network here.
+        theirs: PyTorch's weights; or, of an imported network, the module that has them.
+        precision: float64, or one of `PRECISIONS`; PyTorch has float32 for all of these.
+    """
+
+    def __init__(self, network: Network, theirs: Any, precision: str):
+        super().__init__(network.name, precision)
+        self.network = cast(network, self.kind)
+        self.imported = None
+        if isinstance(theirs, Mapping):
+            self.classifier = classifier(network, theirs, self.kind.name)
+        else:
+            self.imported = Imported(network, theirs, self.kind.name)
+            self.classifier = self.imported.classifier
 
     def look(self, image: Float[np.ndarray, "h w 3"]) -> int:
         """Compares stages, logits, alpha, map and top classes; returns the class of the map.
@@ -139,14 +152,20 @@ class Comparison:
             found = reference.grad_cam(self.classifier, pixels, label)
             if found.heat.any():
                 break
-        theirs = {"normalize": self.classifier.normalize(pixels)}
-        theirs |= {name: value[0] for name, value in found.outputs.items()}
-        theirs |= {"logits": found.logits, "alpha": found.alpha, "map": found.heat}
+        theirs = {"normalize": _array(self.classifier.normalize(pixels))}
         ours = _look(self.network, image, label)
-        for name in {**theirs, **ours}:
+        if self.imported:  # what is no module's output has no name in PyTorch
+            theirs |= self.imported.stages(self.classifier.normalize(pixels)[None])
+            names = {**theirs, "alpha": None, "map": None}
+        else:
+            theirs |= {name: _array(value[0]) for name, value in found.outputs.items()}
+            theirs["logits"] = _array(found.logits)
+            names = {**theirs, **ours}
+        theirs |= {"alpha": _array(found.alpha), "map": _array(found.heat)}
+        for name in names:
             if name != "flatten" or name in ours:  # a VGG here flattens in its first linear layer
-                values = _array(theirs[name]) if name in theirs else ()
-                self.add(name, ours.get(name, ()), values, self.tolerances.values)
+                values = ours.get(name, ()), theirs.get(name, ())
+                self.add(name, *values, self.tolerances.values)
         best = np.argsort(-np.asarray(ours["logits"]))
         for count in (1, 5):
             same = set(best[:count].tolist()) == set(order[:count].tolist())
@@ -155,11 +174,11 @@ class Comparison:
 
     def losses(self, image: Float[np.ndarray, "h w 3"], target: int) -> None:
         """Compares each objective's losses with a patch of random pixels, and their gradient."""
-        problem, settings = _problem(self.network, image, target, Attack())
+        problem, settings = problem_of(self.network, image, target, Attack())
         shape = (settings.size, settings.size, 3)
         tile = np.random.default_rng(0).random(shape).astype(self.kind)
         for name, chosen in zip(OBJECTIVES, np.eye(len(OBJECTIVES), dtype=self.kind), strict=True):
-            ours, gradient = _losses(self.network, tile, problem, chosen)
+            ours, gradient = losses_of(self.network, tile, problem, chosen)
             theirs, by_tile = reference.gradient(
                 self.classifier,
                 tensor(image),
@@ -181,7 +200,7 @@ class Comparison:
 
     def patches(self, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack) -> None:
         """Compares the noise (N) after an attack, evaluated incrementally as attacks are."""
-        problem, settings = _problem(self.network, image, target, attack)
+        problem, settings = problem_of(self.network, image, target, attack)
         reach = engine.reach_of(self.network, image, corner=settings.corner, size=settings.size)
         problem = engine.remember(self.network, problem, reach)
         state = step.init_state(self.network, problem, (settings.size, settings.size), attack)
@@ -195,7 +214,7 @@ class Comparison:
         self.add(quantity, states.noise[0], _array(theirs.noise), self.tolerances.patches)
 
 
-def _problem(
+def problem_of(
     network: Network, image: Float[np.ndarray, "h w 3"], target: int, attack: Attack
 ) -> tuple[Problem, reference.Settings]:
     """An attack of one image for either side: top right, 64 of 224 pixels."""
@@ -241,9 +260,15 @@ def _array(values: Any) -> np.ndarray:
     return array.transpose(1, 2, 0) if array.ndim == 3 else array
 
 
+def cast(network: Network, kind: np.dtype) -> Network:
+    """The network with its parameters in a type."""
+    values = {key: np.asarray(leaf, kind) for key, leaf in parameters(network).items()}
+    return fill(network, values)
+
+
 def compare(
     network: Network,
-    state_dict: Mapping[str, Any],
+    theirs: Any,
     images: UInt8[np.ndarray, "n h w 3"],
     precision: str = "float64",
     steps: int = 0,
@@ -254,7 +279,7 @@ def compare(
 
     Args:
         network: the network here.
-        state_dict: PyTorch's weights.
+        theirs: see `Comparison`.
         images: 8-bit RGB; losses and gradients of the first `LOSSES_ON`, patches on the first.
         precision: see `Comparison`.
         steps: of each optimiser; none if 0.
@@ -263,7 +288,7 @@ def compare(
     """
     matmul = jax.default_matmul_precision(PRECISIONS.get(precision, "highest"))
     with jax.enable_x64(precision == "float64"), matmul:
-        comparison = Comparison(network, state_dict, precision)
+        comparison = Comparison(network, theirs, precision)
         unit = [(image / 255).astype(comparison.kind) for image in images]
         targets = []
         for image in unit:

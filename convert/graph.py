@@ -9,7 +9,6 @@ import importlib
 import itertools
 import math
 import operator
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from convert import ConvertError
 from convert.aten import BATCH, HANDLERS, Constant, Draft, Unsupported, Value, Writer
 from convert.files import first_line
 from convert.operators import torch, torchvision
-from gcpatch.networks import Preprocessing, fill
+from gcpatch.networks import Network, Preprocessing, factories, fill
 from gcpatch.networks.graph import IMAGE, Graph, Node, create, cuts
 
 ATTENTION = ("scaled_dot_product_attention", "matmul", "bmm", "einsum", "baddbmm")
@@ -30,12 +29,32 @@ BEHIND = ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "dropout", "pad", "
 EXPANSIONS, EXPANDING = {"expand", "expand_as"}, {"add", "addcmul", "div", "mul", "sub"}
 
 
+class Origin(NamedTuple):
+    """The value of torch's that a node is, and which of its axes each axis of the node's is."""
+
+    value: Any
+    layout: tuple[int, ...]
+
+
 class Traced(NamedTuple):
-    """A graph as JSON, its parameters by key, and the number of classes."""
+    """What tracing a module gives.
+
+    Attributes:
+        graph: as JSON.
+        tensors: the graph's parameters by key.
+        classes: how many there are.
+        program: torch.export's.
+        origins: the value of the program (`Origin.value`) that each node is, by the node's name.
+        outputs: the node (`Origin.value`) that a module's output is, by the module's name and by
+            how often it was called before.
+    """
 
     graph: dict[str, Any]
     tensors: dict[str, np.ndarray]
     classes: int
+    program: Any
+    origins: dict[str, Origin]
+    outputs: dict[tuple[str, int], Origin]
 
 
 def build(spec: str, *, pretrained: bool = False) -> Any:
@@ -56,7 +75,7 @@ def build(spec: str, *, pretrained: bool = False) -> Any:
         elif source == "timm":
             module = importlib.import_module("timm").create_model(name, pretrained)
         else:
-            sys.path.insert(0, "")  # where the user is
+            factories.search_here()
             module = getattr(importlib.import_module(source), name)()
     except ModuleNotFoundError as error:
         if error.name == "timm":
@@ -64,6 +83,8 @@ def build(spec: str, *, pretrained: bool = False) -> Any:
         raise ConvertError(f"{spec} cannot be imported ({error})") from error
     except Exception as error:  # of code that is not ours
         raise ConvertError(f"{spec} gives no module ({_said(error)})") from error
+    if isinstance(module, Network):
+        raise ConvertError(f"{spec} gives a network of JAX: --model {spec} takes it as it is")
     if not isinstance(module, torch.nn.Module):
         raise ConvertError(f"{spec} gives a {type(module).__name__} instead of a torch.nn.Module")
     return module.eval()
@@ -111,6 +132,7 @@ def trace(module: Any, size: int = 224) -> Traced:
             outputs = [tracer.values[found] for found in node.args[0] if found is not None]
         else:
             tracer.values[node] = tracer.translate(node)
+            tracer.note(node)
     logits = _logits(outputs)
     drafts = _needed(tracer.writer.drafts, logits.node)
     _name(drafts, tracer.writer.leaves)
@@ -121,7 +143,7 @@ def trace(module: Any, size: int = 224) -> Traced:
         "parameters": {key: list(array.shape) for key, array in tensors.items()},
         "nodes": written,
     }
-    return Traced(graph, tensors, logits.shape[1])
+    return Traced(graph, tensors, logits.shape[1], program, *tracer.noted())
 
 
 def _is_leaf(module: Any) -> bool:
@@ -172,26 +194,19 @@ class _Tracer:
     def __init__(self, program: Any, leaves: set[str]):
         self.writer = Writer(leaves)
         self.values: dict[Any, Any] = {}
-        signature = program.graph_signature
-        self.names = {
-            **signature.inputs_to_parameters,
-            **signature.inputs_to_buffers,
-            **signature.inputs_to_lifted_tensor_constants,
-        }
-        self.tensors = {**program.state_dict, **program.constants}
+        self.origins: list[tuple[Draft, Origin]] = []
+        self.calls: dict[tuple[str, str], Value] = {}
+        self.constants = constants(program)
 
     def translate(self, node: Any) -> Any:
         """What a node gives: a value, a constant, or several."""
-        if node.op == "placeholder" and node.name in self.names:
-            name = self.names[node.name]
-            return Constant(self.tensors[name].detach(), name)
+        if node.op == "placeholder" and node.name in self.constants:
+            return self.constants[node.name]
         if node.op == "placeholder":
             return Value(IMAGE, tuple(node.meta["val"].shape), (0, 2, 3, 1))
         if node.target is operator.getitem:
             return self.values[node.args[0]][node.args[1]]
-        stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).items())
-        self.writer.call, (path, _) = stack[-1]
-        self.writer.module = path.partition("@")[0]
+        self.writer.call, self.writer.module = _modules(node)[-1]
         if not any(isinstance(self.values[source], Value) for source in node.all_input_nodes):
             return self._fold(node)
         word = _word(node)
@@ -209,13 +224,31 @@ class _Tracer:
             raise ConvertError(self._refusal(word, reason)) from error
         return value
 
+    def note(self, node: Any) -> None:
+        """Remembers which node a value is, and that its modules have given it last."""
+        value = self.values[node]
+        if isinstance(value, Value) and value.node is not IMAGE:
+            if value.shape == tuple(node.meta["val"].shape):
+                self.origins.append((value.node, Origin(node, value.layout)))
+            self.calls |= {(module, call): value for call, module in _modules(node)}
+
+    def noted(self) -> tuple[dict[str, Origin], dict[tuple[str, int], Origin]]:
+        """`Traced.origins` and `Traced.outputs`, of drafts that have a name."""
+        origins = {draft.name: origin for draft, origin in reversed(self.origins) if draft.name}
+        outputs, counts = {}, Counter[str]()
+        for (module, _), value in self.calls.items():
+            if value.node.name:
+                outputs[module, counts[module]] = Origin(value.node.name, value.layout)
+            counts[module] += 1
+        return origins, outputs
+
     def _refusal(self, word: str, reason: str) -> str:
         place = self.writer.module or "the network itself"
         return f"the operation {word} in {place} cannot be converted: {reason}"
 
     def _arguments(self, node: Any) -> dict[str, Any]:
         """An operation's arguments by torch's names for them, defaults included."""
-        args, kwargs = _with_inputs(node, self.values.__getitem__)
+        args, kwargs = with_inputs(node, self.values.__getitem__)
         schema = node.target._schema.arguments
         defaults = {x.name: x.default_value for x in schema if x.has_default_value()}
         named = {x.name: value for x, value in zip(schema, args, strict=False)}
@@ -223,7 +256,7 @@ class _Tracer:
 
     def _fold(self, node: Any) -> Any:
         """The value of an operation on parameters alone."""
-        args, kwargs = _with_inputs(node, lambda source: self.values[source].tensor)
+        args, kwargs = with_inputs(node, lambda source: self.values[source].tensor)
         with torch.no_grad():
             result = node.target(*args, **kwargs)
         if isinstance(result, torch.Tensor):
@@ -231,7 +264,26 @@ class _Tracer:
         return [Constant(part, None) for part in result]
 
 
-def _with_inputs(node: Any, value_of: Callable[[Any], Any]) -> tuple[tuple, dict[str, Any]]:
+def constants(program: Any) -> dict[str, Constant]:
+    """The parameters of a program, by the names of the nodes that stand for them."""
+    signature = program.graph_signature
+    names = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    tensors = {**program.state_dict, **program.constants}
+    return {node: Constant(tensors[name].detach(), name) for node, name in names.items()}
+
+
+def _modules(node: Any) -> list[tuple[str, str]]:
+    """The calls of modules that a node is in, outermost first, and the modules' names."""
+    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+    return [(call, path.partition("@")[0]) for call, (path, _) in stack.items()]
+
+
+def with_inputs(node: Any, value_of: Callable[[Any], Any]) -> tuple[tuple, dict[str, Any]]:
+    """A node's arguments, with values in the place of other nodes."""
     return torch.fx.node.map_arg((node.args, dict(node.kwargs)), value_of)
 
 

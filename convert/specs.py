@@ -1,30 +1,35 @@
-"""Networks that are named with a colon: `torchvision:NAME`, `timm:NAME`, `module:factory`."""
+"""Networks by any name: with a colon `torchvision:NAME`, `timm:NAME`, `module:factory`, or ours."""
 
 import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from convert import ConvertError, files, heads, state_dicts, weights
+from convert import ConvertError, files, heads, imported, state_dicts, weights
+from convert import torchvision as written_out
 from convert.graph import build, from_module
 from convert.operators import torch, torchvision
 from convert.settings import Settings
 from convert.tensors import oddity
 from convert.torchvision import NOTHING, USUAL, Converted
-from convert.torchvision import VERSIONS as VERSIONS
-from gcpatch.networks import MINIS, Preprocessing
+from gcpatch.networks import MINIS, Network, Preprocessing, factories
+from gcpatch.networks.graph import ARCHITECTURE
+from gcpatch.networks.manifests import preprocessing_of
 from gcpatch.networks.network import INTERPOLATIONS
 
 
 def convert(
-    spec: str,
+    spec: str | None,
     chosen: str | Path | None = None,
     settings: Settings = NOTHING,
     key: str | None = None,
 ) -> Converted:
-    """The network of a PyTorch module, through its graph.
+    """The network of a PyTorch module through its graph, or of weights alone by its own name.
 
     Args:
-        spec: as of `build`.
+        spec: as of `build`; an alias or a checkpoint's folder of such a network, whose settings are
+            taken; or else as of `convert.torchvision.convert`.
         chosen: its weights: a file; torchvision's name of them; "random" for those that the module
             begins with, from seed 0; None for torchvision's and timm's own, which they download,
             and for those that a factory's module has.
@@ -35,6 +40,11 @@ def convert(
         ConvertError: there is no such module, it has no such weights, or it has no graph.
         UserError: the weights and the settings do not fit.
     """
+    if spec is None or not factories.is_spec(spec):
+        manifest = written_out.manifest_of(spec)
+        if not manifest or manifest["network"] != ARCHITECTURE:
+            return written_out.convert(spec, chosen or "IMAGENET1K_V1", settings, key)
+        spec, settings = spec_of(manifest), _settings(manifest, settings)
     library, _, name = spec.partition(":")
     torch.manual_seed(0)
     module = build(spec)
@@ -43,7 +53,7 @@ def convert(
     if chosen == "random":
         source = f"{spec} random seed 0"
     elif chosen is not None and (path := Path(chosen).expanduser()).is_file():
-        source, notes = _load_file(module, path, key)
+        source, notes = _load_file(spec, module, path, key)
     elif library == "torchvision":
         member = _member(name, str(chosen or "DEFAULT"))
         _load(module, weights.download(spec, member), member.name)
@@ -65,7 +75,7 @@ def convert(
     return Converted(network, module.state_dict(), source, (*notes, *assumed))
 
 
-def spec_of(name: str) -> str:
+def spec_named(name: str) -> str:
     """The spec of a network that is none of `gcpatch.networks.NAMES`.
 
     Raises:
@@ -84,6 +94,45 @@ def spec_of(name: str) -> str:
     )
 
 
+def to_torch(network: Network, manifest: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The state_dict that a network's module of PyTorch loads with `strict=True`.
+
+    Args:
+        network: any that was converted.
+        manifest: of an imported one.
+
+    Raises:
+        ConvertError: the module is not known, or no longer that of the network.
+    """
+    if network.architecture != ARCHITECTURE:
+        return written_out.to_torch(network)
+    return imported.to_torch(network, build(spec_of(manifest or {"source": "", "name": "it"})))
+
+
+def spec_of(manifest: Mapping[str, Any]) -> str:
+    """What an imported network's module was named.
+
+    Raises:
+        ConvertError: its manifest does not say.
+    """
+    spec = manifest["source"].partition(" ")[0]
+    if ":" not in spec:
+        raise ConvertError(f"the checkpoint of {manifest['name']} does not say of which module")
+    return spec
+
+
+def _settings(manifest: Mapping[str, Any], said: Settings) -> Settings:
+    """What is known of a converted network, changed as the user says."""
+    known = Settings(
+        categories=tuple(manifest["categories"]),
+        layer=manifest["target_layer"],
+        name=manifest["name"],
+        **asdict(preprocessing_of(manifest)),
+    )
+    given = {field.name: getattr(said, field.name) for field in fields(said)}
+    return replace(known, **{name: value for name, value in given.items() if value is not None})
+
+
 def _member(name: str, word: str) -> Any:
     members = torchvision.models.get_model_weights(name).__members__
     if word not in members:
@@ -93,7 +142,7 @@ def _member(name: str, word: str) -> Any:
     return members[word]
 
 
-def _load_file(module: Any, path: Path, key: str | None) -> tuple[str, tuple[str, ...]]:
+def _load_file(spec: str, module: Any, path: Path, key: str | None) -> tuple[str, tuple[str, ...]]:
     """Gives a module the weights in a file; returns where they come from, and what was taken."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     content = files.read(path)
@@ -105,7 +154,7 @@ def _load_file(module: Any, path: Path, key: str | None) -> tuple[str, tuple[str
         raise ConvertError(f"{path}: {error}") from None
     _load(module, head.state_dict, path.name)
     said = weights.taken(found.label, found.prefix, found.left_out)
-    return path.name, tuple(note for note in (said, head.note) if note)
+    return f"{spec} {path.name}", tuple(note for note in (said, head.note) if note)
 
 
 def _check(tensors: dict[str, Any], module: Any) -> None:

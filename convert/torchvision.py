@@ -59,7 +59,7 @@ def convert(
     Raises:
         UserError: there is no such network, no such weights, or they and the settings do not fit.
     """
-    manifest = _manifest(name)
+    manifest = manifest_of(name)
     loaded = load_weights(manifest["network"] if manifest else name, weights, key)
     known = preprocessing_of(manifest) if manifest else loaded.preprocessing
     categories = tuple(manifest["categories"]) if manifest else loaded.categories
@@ -71,7 +71,7 @@ def convert(
     return Converted(network, loaded.state_dict, loaded.source, (*loaded.notes, *assumed))
 
 
-def _manifest(name: str | None) -> dict[str, Any] | None:
+def manifest_of(name: str | None) -> dict[str, Any] | None:
     """What is known of an alias or a checkpoint's folder; nothing of a network's own name."""
     if name is None or name in NAMES:
         return None
@@ -159,8 +159,8 @@ def _problems(given: Mapping[str, Any], leaves: list[Leaf]) -> list[str]:
     return [f"{kind}: {listed(keys)}" for kind, keys in kinds.items() if keys]
 
 
-def save_torch(network: Network, path: str | Path) -> None:
-    """Writes `to_torch(network)` with torch.save: all of the file or nothing.
+def save_torch(state_dict: Mapping[str, Any], path: str | Path) -> None:
+    """Writes a state_dict with torch.save: all of the file or nothing.
 
     Raises:
         ConvertError: the file cannot be written.
@@ -169,6 +169,6 @@ def save_torch(network: Network, path: str | Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as draft, draft.open("wb") as file:
-            torch.save(to_torch(network), file)
+            torch.save(dict(state_dict), file)
     except (OSError, RuntimeError) as error:
         raise ConvertError(f"{path} cannot be written: {first_line(error)}") from error

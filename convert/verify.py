@@ -1,7 +1,9 @@
 """The cross-check that `gcpatch verify` runs: networks, or a finished run, against PyTorch."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +13,13 @@ from jaxtyping import UInt8
 from PIL import Image
 from tqdm import tqdm
 
-from convert import ConvertError, reference
+from convert import ConvertError, reference, specs, torchvision
+from convert.checks import check
 from convert.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
+from convert.graph import build
+from convert.imported import Imported
 from convert.operators import torch
-from convert.torchvision import convert, load_weights, to_torch
+from convert.torchvision import load_weights, to_torch
 from convert.weights import PRE
 from gcpatch.attacks import regions
 from gcpatch.attacks.regions import Patch, Region
@@ -22,7 +27,8 @@ from gcpatch.attacks.settings import OPTIMIZERS
 from gcpatch.data import sources
 from gcpatch.data.scenes import draw_batch
 from gcpatch.errors import UserError
-from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, random
+from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, factories, random
+from gcpatch.networks.graph import ARCHITECTURE
 from gcpatch.networks.manifests import read_manifest
 from gcpatch.report.records import read_records
 
@@ -30,6 +36,7 @@ IMAGES, MINI_IMAGES, RANDOM_IMAGES = 12, 200, 4
 STEPS, MINI_STEPS = 10, 30
 OF_LARGE = ("sign", "adam")  # optimisers; the minis' cover all, at a hundredth of the cost
 ENERGY_TOLERANCE = 1e-3
+ITSELF = "no PyTorch twin ({}): only what gcpatch can check of itself"
 MANY = 100  # images, each a second of two cores for a mini and ten for a large network
 
 
@@ -41,13 +48,15 @@ def names_of(names: Sequence[str], weights: str | None) -> list[str]:
     """
     found = [name for given in names for name in ((*PAPER, *MINIS) if given == "all" else (given,))]
     for name in found:
+        if factories.is_spec(name):
+            continue
         if name not in NAMES and checkpoints.found(name) is None:
             checkpoints.load(name)  # raises, listing the names that there are
     ready = found if weights else MINIS
     missing = [
         name
         for name in dict.fromkeys(found)
-        if name not in ready and checkpoints.found(name) is None
+        if name not in ready and not factories.is_spec(name) and checkpoints.found(name) is None
     ]
     if missing:
         raise UserError(
@@ -57,31 +66,89 @@ def names_of(names: Sequence[str], weights: str | None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def pair(name: str, weights: str | None) -> tuple[Network, Mapping[str, Any]]:
-    """A network, and the state_dict that PyTorch shall compute with.
+class Pair(NamedTuple):
+    """A network, and PyTorch's side of it.
+
+    Attributes:
+        network: it.
+        theirs: the state_dict that torchvision's module of it shall have; of an imported network
+            its module, with the weights; None where PyTorch has none.
+        source: where the weights come from.
+        beside: a sentence on what it is compared with.
+    """
+
+    network: Network
+    theirs: Any
+    source: str
+    beside: str
+
+
+def pair(name: str, weights: str | None) -> Pair:
+    """A network, and what PyTorch shall compute with.
 
     Args:
-        name: one of `gcpatch.networks.NAMES`, an alias, or a checkpoint's folder.
+        name: one of `gcpatch.networks.NAMES`, an alias, a checkpoint's folder, `torchvision:NAME`,
+            `timm:NAME` or `module:factory`, of PyTorch or of JAX.
         weights: torchvision's name of the weights, a file, a checkpoint's folder, or "random";
             None for the converted checkpoint, or the bundled one, beside the weights that it was
-            made of: torchvision's, or else those written back.
+            made of: torchvision's where they can be had, or else those written back.
 
     Raises:
         ConvertError: there are no such weights, or they are not this network's.
         CheckpointError: it is not converted.
     """
-    if weights not in (None, "random") and not Path(weights).expanduser().is_dir():
-        found = convert(name, weights)
-        return found.network, found.state_dict
+    if factories.is_spec(name):
+        return _of_spec(name, weights)
+    given = Path(weights).expanduser() if weights not in (None, "random") else None
+    known = torchvision.manifest_of(name)
+    graph = known if known and known["network"] == ARCHITECTURE else None
+    if (given and not given.is_dir()) or (graph and weights == "random"):
+        made = specs.convert(name, weights)
+        theirs = _module(specs.spec_of(graph), made.state_dict) if graph else made.state_dict
+        return Pair(made.network, theirs, made.source, f"PyTorch with {made.source}")
+    folder = checkpoints.found(name) if weights is None else given
     network = checkpoints.load(name, weights)
-    folder = None if weights else checkpoints.found(name)
-    source = read_manifest(folder)["source"] if folder else ""
+    manifest = read_manifest(folder) if folder else {}
+    source = manifest.get("source") or ("bundled" if weights is None else "random seed 0")
+    if network.architecture == ARCHITECTURE:
+        return _of_graph(network, manifest)
     if source.startswith(PRE):
-        return network, load_weights(network.architecture, source.split()[1]).state_dict
-    if " sha256 " in source:
-        file = source.split(" sha256 ")[0]
-        raise ConvertError(f"{name} was converted from {file}: verify it with `--weights {file}`")
-    return network, to_torch(network)
+        with suppress(ConvertError):  # nothing can be downloaded here
+            theirs = load_weights(network.architecture, source.split()[1]).state_dict
+            return Pair(network, theirs, source, f"PyTorch with {source}")
+    written = "torchvision's module with the network's own weights, written back"
+    return Pair(network, to_torch(network), source, written)
+
+
+def _of_spec(spec: str, weights: str | None) -> Pair:
+    if spec.partition(":")[0] not in factories.LIBRARIES:
+        made = factories.make(spec)
+        if isinstance(made, Network):
+            if weights is not None:
+                raise UserError(f"--weights goes with a network's name; {spec} has its own")
+            return Pair(made, None, spec, ITSELF.format("it is a network of JAX"))
+    converted = specs.convert(spec, weights)
+    theirs = _module(spec, converted.state_dict)
+    return Pair(converted.network, theirs, converted.source, f"PyTorch with {converted.source}")
+
+
+def _of_graph(network: Network, manifest: Mapping[str, Any]) -> Pair:
+    """An imported network, and its module with the network's parameters, if it can be built."""
+    source = manifest["source"]
+    try:
+        module = _module(specs.spec_of(manifest), specs.to_torch(network, manifest))
+    except ConvertError as error:
+        return Pair(network, None, source, ITSELF.format(error))
+    written = f"{specs.spec_of(manifest)} with the network's own weights, written back"
+    return Pair(network, module, source, written)
+
+
+def _module(spec: str, state_dict: Mapping[str, Any]) -> Any:
+    """A module with these weights, in their type."""
+    kinds = {value.dtype for value in state_dict.values() if value.is_floating_point()}
+    module = build(spec).to(torch.float64 if torch.float64 in kinds else torch.float32)
+    module.load_state_dict(state_dict)
+    return module
 
 
 def announce(folder: Path, limit: int | None, note: Callable[[str], None]) -> None:
@@ -95,19 +162,51 @@ def announce(folder: Path, limit: int | None, note: Callable[[str], None]) -> No
         )
 
 
-def pictures(
-    network: Network, folder: Path | None, limit: int | None
-) -> UInt8[np.ndarray, "n size size 3"]:
+class Pictures(NamedTuple):
+    """Images of a network's size, uint8 `[n, size, size, 3]`, what they are called and hash to.
+
+    The SHA-256 is of an image's file; of one that was drawn here of its pixels.
+    """
+
+    pixels: UInt8[np.ndarray, "n size size 3"]
+    names: list[str]
+    sha256: list[str]
+
+
+def pictures(network: Network, folder: Path | None, limit: int | None) -> Pictures:
     """A folder's images (the first `limit`), or scenes and random pixels, of the network's size."""
     size, name = network.preprocessing.size, network.architecture
     if folder is not None:
-        found = sources.find([folder], size, "stretch")
-        return np.stack([item.read().pixels for item in found.items[:limit]])
+        items = sources.find([folder], size, "stretch").items[:limit]
+        read = [item.read() for item in items]
+        return Pictures(
+            np.stack([picture.pixels for picture in read]),
+            [item.source for item in items],
+            [picture.sha256 for picture in read],
+        )
     count = (MINI_IMAGES if name in MINIS else IMAGES) - RANDOM_IMAGES
     scenes = np.rint(np.asarray(draw_batch(0, count, size=size).image) * 255).astype(np.uint8)
     shape = (RANDOM_IMAGES, size, size, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return np.concatenate([scenes[:1], noise, scenes[1:]])
+    pixels = np.concatenate([scenes[:1], noise, scenes[1:]])
+    kinds = ["scene", *["random pixels"] * RANDOM_IMAGES, *["scene"] * (count - 1)]
+    names = [f"{kind} {i}" for i, kind in enumerate(kinds)]
+    return Pictures(pixels, names, [hashlib.sha256(image).hexdigest() for image in pixels])
+
+
+class Verified(NamedTuple):
+    """A network's rows, and what they are of: with what, in which precision, on which images.
+
+    The others are `Pair`'s.
+    """
+
+    rows: list[Row]
+    network: Network
+    theirs: Any
+    source: str
+    beside: str
+    precision: str
+    images: Pictures
 
 
 def verify(
@@ -118,21 +217,28 @@ def verify(
     limit: int | None = None,
     precision: str = "float32",
     steps: int | None = None,
-) -> list[Row]:
+) -> Verified:
     """Compares one network with PyTorch; for the arguments see `pair`, `pictures`, `compare`."""
     if precision not in TOLERANCES:
         choices = ", ".join(TOLERANCES)
         raise UserError(f"there is no precision {precision!r}; choose one of {choices}")
     if steps is not None and steps < 0:
         raise UserError(f"steps is {steps}; it must be at least 0")
-    network, state_dict = pair(name, weights)
+    found = pair(name, weights)
+    network, theirs, *_ = found
     images = pictures(network, folder, limit)
     mini = network.architecture in MINIS
     steps = (MINI_STEPS if mini else STEPS) if steps is None else steps
     optimizers = tuple(OPTIMIZERS) if mini else OF_LARGE
-    tasks = len(images) + min(LOSSES_ON, len(images)) + (len(optimizers) if steps else 0)
+    count = len(images.pixels)
+    tasks = count + min(LOSSES_ON, count)
+    tasks += len(optimizers) if steps and theirs is not None else 0
     with tqdm(total=tasks, desc=name, unit=" comparisons", dynamic_ncols=True, disable=None) as bar:
-        return compare(network, state_dict, images, precision, steps, optimizers, bar.update)
+        if theirs is None:
+            rows = check(network, images.pixels, precision, bar.update)
+        else:
+            rows = compare(network, theirs, images.pixels, precision, steps, optimizers, bar.update)
+    return Verified(rows, *found, precision, images)
 
 
 class Verdict(NamedTuple):
@@ -178,9 +284,7 @@ def _verdict(
     rows, differing = [], []
     for name in dict.fromkeys(record["model"] for record in records):
         mine = [record for record in records if record["model"] == name]
-        network = _network_of(name, settings, weights)
-        model = classifier(network, to_torch(network))
-        model = replace(model, layer=network.resolve(attack["layer"]))
+        model = _model(_pair_of(name, settings, weights), attack["layer"])
         wrong, errors = [], []
         for record in tqdm(mine, desc=name, unit=" images", dynamic_ncols=True, disable=None):
             label, energy = _look(model, folder, record, region)
@@ -207,28 +311,43 @@ def _settings(folder: Path) -> tuple[dict[str, Any], Region]:
         raise UserError(f"{folder / 'run.json'} does not hold a run's settings") from None
 
 
-def _network_of(name: str, settings: dict[str, Any], weights: str | None) -> Network:
-    """The network whose weights have the digest that a run recorded."""
-    for load in _sources(name, settings, weights):
-        network = load()
-        if checkpoints.digest(network) == settings["weights_digest"][name]:
-            return network
+def _model(found: Pair, layer: str | None) -> reference.Classifier:
+    """PyTorch's side of a run's network, explained where the run explains it.
+
+    Raises:
+        UserError: PyTorch has none.
+    """
+    network, theirs = found.network, found.theirs
+    if theirs is None:
+        raise UserError(f"PyTorch cannot judge a run of {network.name}: {found.beside}")
+    if network.architecture == ARCHITECTURE:
+        return Imported(network, theirs, layer=layer).classifier
+    return replace(classifier(network, to_torch(network)), layer=network.resolve(layer))
+
+
+def _pair_of(name: str, settings: dict[str, Any], weights: str | None) -> Pair:
+    """The network whose weights have the digest that a run recorded, and PyTorch's side of it."""
+    for load in _candidates(name, settings, weights):
+        found = load()
+        if checkpoints.digest(found.network) == settings["weights_digest"][name]:
+            return found
     raise UserError(
-        f"the run's weights of {name} are not at hand: convert them again, "
-        "or name them with --weights"
+        f"the run's weights of {name} are not at hand: convert them again, or name them with "
+        "--weights (networks of JAX have no PyTorch twin)"
     )
 
 
-def _sources(
+def _candidates(
     name: str, settings: dict[str, Any], weights: str | None
-) -> Iterator[Callable[[], Network]]:
+) -> Iterator[Callable[[], Pair]]:
     if weights not in (None, "random"):
-        yield lambda: pair(name, weights)[0]
+        yield lambda: pair(name, weights)
         return
     if weights is None and (name in MINIS or checkpoints.found(name) is not None):
-        yield lambda: checkpoints.load(name)
+        yield lambda: pair(name, None)
     if name in NAMES:
-        yield lambda: random(name, settings.get("seed", 0))
+        network = random(name, settings.get("seed", 0))
+        yield lambda: Pair(network, to_torch(network), "random", "")
 
 
 def _look(

@@ -47,7 +47,9 @@ HEAD = (
 
 def network_of(name: str) -> Network:
     """A network with random weights: of the zoo, or any CNN, as torchvision:densenet121."""
-    return random(name) if name in NAMES else specs.convert(specs.spec_of(name), "random").network
+    return (
+        random(name) if name in NAMES else specs.convert(specs.spec_named(name), "random").network
+    )
 
 
 def measure(name: str, size: int, batch: int, variant: str, repeats: int, precision: str) -> Any:

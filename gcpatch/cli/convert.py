@@ -34,12 +34,12 @@ def add(verbs: Any) -> None:
         "network",
         nargs="?",
         metavar="NAME|timm:NAME|MODULE:FACTORY",
-        help="a network, as `gcpatch models` lists them (default: the one whose names and shapes the file has); any other CNN of torchvision or timm, or a function that returns a torch.nn.Module; with --to-torch also an alias or a checkpoint's folder",
+        help="a network, as `gcpatch models` lists them (default: the one whose names and shapes the file has); any other CNN by torchvision's name, as timm:NAME, or by a function that returns a torch.nn.Module; with --to-torch also an alias or a checkpoint's folder",
     )
     parser.add_argument(
         "--weights",
         metavar="ENUM|FILE",
-        help="torchvision's name of the weights (default IMAGENET1K_V1, downloaded), a file of torch.save or safetensors, or random; with --to-torch a checkpoint folder",
+        help="torchvision's name of the weights (default IMAGENET1K_V1, downloaded; of a factory, its own), a file of torch.save or safetensors, or random; with --to-torch a checkpoint folder",
     )
     parser.add_argument("--key", metavar="NAME", help="which of several state_dicts in the file")
     for name, metavar, text in SETTINGS:
@@ -68,20 +68,28 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _back(options: argparse.Namespace) -> int:
-    from convert import torchvision
+    from convert import specs, torchvision
     from gcpatch.networks import checkpoints
 
     network = checkpoints.load(options.network, options.weights)
     path = (options.out or Path()) / f"{network.name}.pth"
-    torchvision.save_torch(network, path)
+    manifest = torchvision.manifest_of(options.weights or options.network)
+    torchvision.save_torch(specs.to_torch(network, manifest), path)
     print(f"{network.name} as a state_dict: {path}")
     return 0
 
 
 def _forth(options: argparse.Namespace) -> int:
-    from gcpatch.networks import checkpoints
+    from gcpatch.networks import NAMES, checkpoints, factories
 
+    if options.network not in (None, *NAMES) and not factories.is_spec(options.network):
+        from convert import specs
+
+        options.network = specs.spec_named(options.network)
+    spec = options.network is not None and factories.is_spec(options.network)
     settings = _settings(options)
+    if spec:
+        _check_name(options)
     network, source, versions, notes = _converted(options, settings)
     folder = options.out or checkpoints.home() / network.name
     if not options.force:
@@ -93,24 +101,31 @@ def _forth(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_name(options: argparse.Namespace) -> None:
+    """Raises UserError where what is imported would have no name, or that of another network."""
+    from convert.settings import check_alias
+    from gcpatch.networks import NAMES
+
+    name = options.name or options.network.partition(":")[2]
+    check_alias(name)
+    if name in NAMES and not options.out:
+        raise UserError(
+            f"{name} is written out here: `gcpatch convert {name}` takes torchvision's weights, "
+            "--name ALIAS keeps its graph beside it"
+        )
+
+
 def _converted(options: argparse.Namespace, settings: Any) -> tuple[Any, str, Any, Any]:
     """The network, where it comes from, the packages that had a part in it, and notes."""
     from gcpatch.networks import NAMES, random
 
-    if options.network not in (None, *NAMES):
-        from convert import specs
-
-        spec = specs.spec_of(options.network)
-        made = specs.convert(spec, options.weights, settings, options.key)
-        return made.network, made.source, specs.VERSIONS, made.notes
-    if options.weights == "random":
+    if options.weights == "random" and options.network in NAMES:
         network = random(options.network)
         settings.apply(network)
         return network, "random seed 0", None, ()
-    from convert import torchvision
+    from convert import specs, torchvision
 
-    weights = options.weights or "IMAGENET1K_V1"
-    made = torchvision.convert(options.network, weights, settings, options.key)
+    made = specs.convert(options.network, options.weights, settings, options.key)
     return made.network, made.source, torchvision.VERSIONS, made.notes
 
 

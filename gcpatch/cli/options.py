@@ -113,8 +113,8 @@ def add_images_and_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         required=True,
-        metavar="NAME|ALIAS|DIR",
-        help="a network or an alias, as `gcpatch models` lists them, or a checkpoint's folder",
+        metavar="NAME|ALIAS|DIR|MODULE:FACTORY",
+        help="a network or an alias, as `gcpatch models` lists them, a checkpoint's folder, or a function that gives a gcpatch.Network",
     )
     add_weights(parser)
     parser.add_argument(
@@ -134,7 +134,8 @@ def load_network(model: str, weights: str | None, seed: int = 0) -> Any:
     """The network that `--model` and `--weights` name, in every verb alike.
 
     Args:
-        model: a network's name, an alias, or a checkpoint's folder.
+        model: a network's name, an alias, a checkpoint's folder, or `module:factory`, a function
+            that gives a `gcpatch.Network`.
         weights: a checkpoint's folder, "random", torchvision's name of weights, or PyTorch's file
             of them, both of which are converted on the spot; None for what was converted.
         seed: of random weights.
@@ -142,13 +143,17 @@ def load_network(model: str, weights: str | None, seed: int = 0) -> Any:
     Raises:
         UserError: there is no such network, or no such weights.
     """
-    from gcpatch.networks import checkpoints
+    from gcpatch.networks import checkpoints, factories
 
+    if factories.is_spec(model):
+        if weights is not None:
+            raise UserError(f"--weights goes with a network's name; {model} has its own")
+        return factories.load(model)
     if weights in (None, "random") or Path(weights).expanduser().is_dir():
         return checkpoints.load(model, weights, seed=seed)
-    from convert import torchvision
+    from convert import specs
 
-    converted = torchvision.convert(model, weights)
+    converted = specs.convert(model, weights)
     for note in converted.notes:
         printing.warn(note)
     return converted.network

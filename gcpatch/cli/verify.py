@@ -24,8 +24,8 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        metavar="NAME|ALIAS|DIR|all",
-        help="networks, aliases or checkpoints' folders; all: the paper's four and the four minis",
+        metavar="NAME|ALIAS|DIR|MODULE:FACTORY|all",
+        help="networks, aliases, checkpoints' folders, torchvision:NAME, timm:NAME or functions that give a network; all: the paper's four and the four minis",
     )
     parser.add_argument(
         "--weights",
@@ -60,6 +60,12 @@ def add(verbs: Any) -> None:
         metavar="DIR",
         help="instead of networks, a run whose adversarial images PyTorch shall judge",
     )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write a certificate: FILE.json and a page beside it, or FILE.html, the page alone",
+    )
     add_json(parser)
 
 
@@ -71,8 +77,13 @@ def run(options: argparse.Namespace) -> int:
         check_range("limit", options.limit, 1)
         if not options.images:
             raise UserError("--limit says how many of --images to take; name their folder")
-    from convert import verify
+    if options.folder and options.out:
+        raise UserError("--out is for networks; a run has its own report.html")
+    from convert import certificate, verify
 
+    if options.out:
+        certificate.check(options.out)
+    verified: list[Any] = []
     rows: list[Any] = []
     more: dict[str, Any] = {}
     if options.folder:
@@ -85,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     if options.images:
         verify.announce(options.images, options.limit, printing.warn)
     for name in names:
-        compared = verify.verify(
+        found = verify.verify(
             name,
             weights=options.weights,
             folder=options.images,
@@ -93,16 +104,22 @@ def run(options: argparse.Namespace) -> int:
             precision=options.precision,
             steps=options.steps,
         )
-        rows += compared
+        verified.append(found)
+        rows += found.rows
+        if found.theirs is None:
+            printing.warn(f"{found.network.name}: {found.beside}", options.verb)
         if not options.json:
-            _print(compared)
+            _print(found.rows)
+    if options.out:
+        certificate.write(options.out, verified)
     firsts: dict[str, Any] = {}
     for row in rows:
         if not row.passed:
             firsts.setdefault(row.network, row)
+    others = {one.network.name: "itself" for one in verified if one.theirs is None}
     for name, row in firsts.items():
         printing.warn(
-            f"{name} parts from PyTorch at {row.quantity}: relative error {row.relative:.1e}, "
+            f"{name} parts from {others.get(name, 'PyTorch')} at {row.quantity}: relative error {row.relative:.1e}, "
             f"tolerance {row.tolerance:.0e}"
         )
     for identity in more.get("differing", ()):
@@ -111,16 +128,11 @@ def run(options: argparse.Namespace) -> int:
         first = next(iter(firsts.values()), None)
         answer = {
             "passed": first is None,
-            "rows": [_finite(row) for row in rows],
-            "first_difference": first and _finite(first),
+            "rows": [certificate.finite(row._asdict()) for row in rows],
+            "first_difference": first and certificate.finite(first._asdict()),
         }
         printing.as_json(answer | more, indent=1)
     return 1 if firsts else 0
-
-
-def _finite(row: Any) -> dict[str, Any]:
-    """A row for JSON, which has no infinity."""
-    return {key: None if value == float("inf") else value for key, value in row._asdict().items()}
 
 
 def _print(rows: Sequence[Any]) -> None:

@@ -5,6 +5,8 @@ Such a network is a program from an image to logits. It is traced once, with a n
 behind the name, the program can be cut: what comes before is the trunk, what comes after the head.
 """
 
+import hashlib
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -76,6 +78,12 @@ class Adapted(Network):
         super().__init__(name, LOGITS, categories, preprocessing)
         self.program, self.layout, self.keys = program, layout, tuple(values)
         setattr(self, IMPORTED, nested({key: nnx.Param(value) for key, value in values.items()}))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The hash of the program, by which the digests of runs tell networks apart."""
+        text = re.sub("0x[0-9a-f]+", "", str(self.program))  # addresses of functions
+        return {"program": hashlib.sha256(text.encode()).hexdigest()}
 
     def stages(self) -> Mapping[str, Stage]:
         """The parts of the program, by the name of the layer at the end of each."""

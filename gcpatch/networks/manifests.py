@@ -121,7 +121,7 @@ def describe(
         "source": source,
         "digest": digest_of(network, parameters(network)),
         "parameters": sum(leaf.size for leaf in trained),
-        "versions": {package: _version(package) for package in PACKAGES} | dict(versions or {}),
+        "versions": {package: version(package) for package in PACKAGES} | dict(versions or {}),
     }
 
 
@@ -158,7 +158,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The version of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -267,14 +267,18 @@ def _clean(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _fill(parts):
-    """The template with its gaps filled and a policy for its own style and script, no others."""
-    template = files("gcpatch.report").joinpath("page.html").read_text(encoding="utf-8")
+def fill(template: str, parts: dict[str, str]) -> str:
+    """A template with its gaps filled and a policy for its own style and script, no others.
+
+    Args:
+        template: a page with `{{name}}` for each part, and `{{policy}}`.
+        parts: HTML by name.
+    """
     policy = ["default-src 'none'", "img-src data:", "base-uri 'none'", "form-action 'none'"]
     for tag in ("style", "script"):
-        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        policy.append(f"{tag}-src 'sha256-{digest}'")
+        for text in re.findall(f"<{tag}>(.*?)</{tag}>", template, re.DOTALL):
+            digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+            policy.append(f"{tag}-src 'sha256-{digest}'")
     parts = parts | {"policy": "; ".join(policy)}
     return re.sub(r"\{\{(\w+)\}\}", lambda gap: parts[gap[1]], template)
 
@@ -320,7 +324,8 @@ def write_page(run: Run, folder: Path, note: Note = lambda _: None) -> Path:
         "networks": _networks(done),
         "data": text.replace("<", "\\u003c"),  # no string can end the script block
     }
+    template = files("gcpatch.report").joinpath("page.html").read_text(encoding="utf-8")
     path = folder / "report.html"
     with atomic_write(path) as draft:
-        draft.write_text(_fill(parts), encoding="utf-8", errors="replace", newline="\n")
+        draft.write_text(fill(template, parts), encoding="utf-8", errors="replace", newline="\n")
     return path

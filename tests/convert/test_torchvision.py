@@ -525,7 +525,7 @@ def test_weights_without_classes_are_no_choice():
 
 def test_save_torch(tmp_path):
     network = random("mini_vgg_bn", 2)
-    save_torch(network, tmp_path / "new" / "mini.pth")
+    save_torch(to_torch(network), tmp_path / "new" / "mini.pth")
     model = twin("mini_vgg_bn")
     model.load_state_dict(torch.load(tmp_path / "new" / "mini.pth", weights_only=True), strict=True)
     back = from_torch(
@@ -548,11 +548,11 @@ def test_save_torch_is_all_or_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(ConvertError, match=r"mini\.pth cannot be written: disk full"):
-        save_torch(random("mini_vgg"), path)
+        save_torch(to_torch(random("mini_vgg")), path)
     assert path.read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["mini.pth"]
     with pytest.raises(ConvertError, match="cannot be written"):
-        save_torch(random("mini_vgg"), path / "below.pth")
+        save_torch(to_torch(random("mini_vgg")), path / "below.pth")
 
 
 # --- torch itself ---------------------------------------------------------------------------------

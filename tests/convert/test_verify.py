@@ -290,7 +290,7 @@ def fresh(monkeypatch):
     def anew(function):
         return jax.jit(lambda *arguments: function(*arguments))
 
-    for name in ("_look", "_losses"):
+    for name in ("_look", "losses_of"):
         monkeypatch.setattr(comparison, name, anew(getattr(comparison, name).__wrapped__))
     engine._one_step.cache_clear()
     yield

@@ -222,3 +222,18 @@ def test_parameters_that_are_not_finite_are_refused():
 def test_an_image_of_another_size_is_refused():
     with pytest.raises(UserError, match=r"takes \[24, 24, 3\] here, not \[8, 8, 3\]"):
         CASES["flax"][0](IMAGES[0, :8, :8])
+
+
+def test_the_digest_is_of_the_program_too():
+    def network(function):
+        return adapt(
+            (lambda x: function(x), lambda a: a.mean((-3, -2))),
+            categories=("a", "b", "c"),
+            mean=(0.0,) * 3,
+            std=(1.0,) * 3,
+            size=4,
+        )
+
+    assert digest(network(jnp.tanh)) == digest(network(jnp.tanh))
+    assert digest(network(jnp.tanh)) != digest(network(jnp.sin))
+    assert digest(network(jax.nn.relu)) == digest(network(jax.nn.relu))

@@ -6,8 +6,6 @@ Each is a field of `Patch`, of another region, or of `Attack`, which says what i
 
 import argparse
 import dataclasses
-import importlib
-import sys
 from typing import Any
 
 from gcpatch.attacks import regions
@@ -76,11 +74,6 @@ def objective(text: str) -> Any:
     Raises:
         UserError: there is no such function.
     """
-    module, colon, name = text.partition(":")
-    if not colon:
-        return text
-    sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a user's module raises
-        raise UserError(f"there is no objective {text!r}: {error}") from None
+    from gcpatch.networks import factories
+
+    return factories.find(text, "objective") if ":" in text else text
