@@ -9,7 +9,7 @@ from typing import Any
 
 from convert import reference
 from convert.batched import Batched
-from convert.comparison import classifier, tensor
+from convert.checking.comparison import classifier, tensor
 from convert.operators import torch
 from convert.torchvision import to_torch
 from gcpatch.attacks.regions import Patch

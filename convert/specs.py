@@ -6,13 +6,15 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from convert import ConvertError, files, heads, imported, state_dicts, weights
+from convert import ConvertError, weights
 from convert import torchvision as written_out
-from convert.graph import build, from_module
 from convert.operators import torch, torchvision
+from convert.reading import files, heads, state_dicts
+from convert.reading.tensors import oddity
 from convert.settings import Settings
-from convert.tensors import oddity
 from convert.torchvision import NOTHING, USUAL, Converted
+from convert.tracing import imported
+from convert.tracing.graph import build, from_module
 from gcpatch.networks import MINIS, Network, Preprocessing, factories
 from gcpatch.networks.graph import ARCHITECTURE
 from gcpatch.networks.manifests import preprocessing_of

@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convert import ConvertError, heads
-from convert.leaves import Leaf, counters, leaves_of
+from convert import ConvertError
+from convert.checking.twins import twin as twin
+from convert.checking.twins import twin_of as twin_of
 from convert.operators import torch, torchvision
+from convert.reading import heads
+from convert.reading.leaves import Leaf, counters, leaves_of
+from convert.reading.state_dicts import listed
+from convert.reading.tensors import oddity
 from convert.settings import Settings
-from convert.state_dicts import listed
-from convert.tensors import oddity
-from convert.twins import twin as twin
-from convert.twins import twin_of as twin_of
 from convert.weights import Weights as Weights
 from convert.weights import default_categories, first_line
 from convert.weights import load_weights as load_weights

@@ -14,12 +14,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from convert import ConvertError, reference, specs, torchvision
-from convert.checks import check
-from convert.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
-from convert.graph import build
-from convert.imported import Imported
+from convert.checking.checks import check
+from convert.checking.comparison import LOSSES_ON, TOLERANCES, Row, classifier, compare, tensor
 from convert.operators import torch
 from convert.torchvision import load_weights, to_torch
+from convert.tracing.graph import build
+from convert.tracing.imported import Imported
 from convert.weights import PRE
 from gcpatch.attacks import regions
 from gcpatch.attacks.regions import Patch, Region

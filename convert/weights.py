@@ -6,10 +6,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convert import ConvertError, files, heads, state_dicts
-from convert.files import first_line as first_line
-from convert.leaves import counters, shapes_of
+from convert import ConvertError
 from convert.operators import torchvision
+from convert.reading import files, heads, state_dicts
+from convert.reading.files import first_line as first_line
+from convert.reading.leaves import counters, shapes_of
 from gcpatch.data import scenes
 from gcpatch.networks import MINIS, NAMES, Preprocessing, create
 

@@ -21,8 +21,8 @@ import jax
 import numpy as np
 
 from convert import ConvertError
-from convert.graph import build, from_module
 from convert.operators import torch, torchvision
+from convert.tracing.graph import build, from_module
 from gcpatch.data.images import read_image
 from gcpatch.explainers.cam import grad_cam
 from gcpatch.networks import Graph, Preprocessing, fill, parameters

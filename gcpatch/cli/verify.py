@@ -79,7 +79,8 @@ def run(options: argparse.Namespace) -> int:
             raise UserError("--limit says how many of --images to take; name their folder")
     if options.folder and options.out:
         raise UserError("--out is for networks; a run has its own report.html")
-    from convert import certificate, verify
+    from convert import verify
+    from convert.checking import certificate
 
     if options.out:
         certificate.check(options.out)

@@ -1,4 +1,4 @@
-"""Networks that are not written out here, as graphs of operations that `convert/graph.py` traced.
+"""Networks that are not written out here, as graphs of operations that `convert/tracing` makes.
 
 A graph is plain JSON. Its nodes run in a row, the last one gives the logits, and nothing in it is
 code: a node names one of `operations.OPERATIONS`, the nodes that it reads, and its parameters.

@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch")
 from tinies import double
 
 from convert import reference
-from convert.comparison import tensor
+from convert.checking.comparison import tensor
+from convert.checking.twins import _small_vgg
 from convert.reference import Classifier, Settings
 from convert.torchvision import to_torch, twin
-from convert.twins import _small_vgg
 from gcpatch.attacks.engine import advance
 from gcpatch.attacks.presets import PRESETS
 from gcpatch.attacks.regions import Patch

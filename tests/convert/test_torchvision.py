@@ -15,9 +15,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from convert import ConvertError, twins, weights
-from convert.leaves import counters
+from convert import ConvertError, weights
+from convert.checking import twins
 from convert.operators import _declare_operators, torchvision
+from convert.reading.leaves import counters
 from convert.torchvision import (
     VERSIONS,
     from_torch,

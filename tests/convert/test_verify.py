@@ -19,8 +19,8 @@ torch = pytest.importorskip("torch")
 from packing import id_of
 from tinies import RESNET_OPTIONS, VGG_OPTIONS, double
 
-from convert import comparison, twins
-from convert.comparison import compare, errors, first_difference
+from convert.checking import comparison, twins
+from convert.checking.comparison import compare, errors, first_difference
 from convert.torchvision import to_torch, twin
 from gcpatch import cli
 from gcpatch.attacks import engine, settings, step

@@ -14,7 +14,8 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from convert import ConvertError, twins, weights
+from convert import ConvertError, weights
+from convert.checking import twins
 from convert.operators import torchvision
 from convert.settings import Settings
 from convert.torchvision import convert, load_weights, twin

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from convert import bench as convert_bench
 from convert import reference
 from convert.batched import Batched
-from convert.comparison import classifier, tensor
+from convert.checking.comparison import classifier, tensor
 from convert.torchvision import to_torch
 from experiments.bench.__main__ import table
 from experiments.bench.work import multiply_adds, trunk_work

@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("torch")
 
 import gcpatch
-from convert.checks import check
-from convert.comparison import first_difference
+from convert.checking.checks import check
+from convert.checking.comparison import first_difference
 from gcpatch.errors import UserError
 from gcpatch.interpreters.incremental import Incremental
 from gcpatch.networks import Network

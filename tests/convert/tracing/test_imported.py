@@ -8,9 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from convert import ConvertError
-from convert.comparison import compare, first_difference
-from convert.graph import from_module
-from convert.imported import Imported, to_torch
+from convert.checking.comparison import compare, first_difference
+from convert.tracing.graph import from_module
+from convert.tracing.imported import Imported, to_torch
 from gcpatch.networks import Preprocessing, fill, parameters
 from gcpatch.networks.graph import create
 
@@ -134,7 +134,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_a_planted_fault_is_named(pair, fault, monkeypatch):
-    from convert import comparison
+    from convert.checking import comparison
 
     monkeypatch.setattr(comparison, "LOSSES_ON", 0)
     network, module = pair

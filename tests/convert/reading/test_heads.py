@@ -6,7 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from convert import ConvertError, heads
+from convert import ConvertError
+from convert.reading import heads
 from convert.torchvision import from_torch, twin
 
 nn = torch.nn

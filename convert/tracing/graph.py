@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convert import ConvertError
-from convert.aten import BATCH, HANDLERS, Constant, Draft, Unsupported, Value, Writer
-from convert.files import first_line
 from convert.operators import torch, torchvision
+from convert.reading.files import first_line
+from convert.tracing.aten import HANDLERS
+from convert.tracing.writer import BATCH, Constant, Draft, Unsupported, Value, Writer
 from gcpatch.networks import Network, Preprocessing, factories, fill
 from gcpatch.networks.graph import IMAGE, Graph, Node, create, cuts
 

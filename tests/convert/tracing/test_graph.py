@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from convert import ConvertError
-from convert.graph import build, from_module
 from convert.operators import torchvision
+from convert.tracing.graph import build, from_module
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import grad_cam
 from gcpatch.networks import Preprocessing, parameters

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from convert import certificate
-from convert.comparison import Row
+from convert.checking import certificate
+from convert.checking.comparison import Row
 from convert.verify import Pictures, Verified
 from gcpatch.errors import UserError
 from gcpatch.networks import checkpoints

@@ -97,7 +97,7 @@ def _page(content: Mapping[str, Any]) -> str:
         "said": escape(f"Written by gcpatch verify, with {versions}."),
         "networks": "\n".join(map(_section, networks)),
     }
-    template = files("convert").joinpath("certificate.html").read_text("utf-8")
+    template = files("convert.checking").joinpath("certificate.html").read_text("utf-8")
     return fill(template, parts)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from convert import ConvertError
-from convert.tensors import oddity
+from convert.reading.tensors import oddity
 from gcpatch.networks.zoo import CONSTRUCTORS, VGG
 
 WHOLE = "give the whole network instead, `gcpatch convert module:factory`"

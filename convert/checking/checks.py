@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from convert.comparison import LOSSES_ON, OBJECTIVES, Row, Rows, cast, losses_of, problem_of
+from convert.checking.comparison import (
+    LOSSES_ON,
+    OBJECTIVES,
+    Row,
+    Rows,
+    cast,
+    losses_of,
+    problem_of,
+)
 from gcpatch.attacks import engine
 from gcpatch.attacks.blending import paste
 from gcpatch.attacks.settings import Attack

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from convert import reference
-from convert.imported import Imported
 from convert.operators import torch
 from convert.torchvision import twin_of
+from convert.tracing.imported import Imported
 from gcpatch.attacks import engine, objectives, step
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import LEARNING_RATES, OPTIMIZERS, Attack

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from convert import ConvertError
-from convert.files import SAVE, LeftOut
 from convert.operators import torch
+from convert.reading.files import SAVE, LeftOut
 
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 DEPTH = 5  # of what is searched

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from convert import ConvertError
-from convert.graph import Origin, Traced, constants, trace, with_inputs
 from convert.operators import torch
 from convert.reference import Classifier
+from convert.tracing.graph import Origin, Traced, constants, trace, with_inputs
 from gcpatch.networks import Network, parameters
 
 
