@@ -13,7 +13,7 @@ from convert.checking.comparison import classifier, tensor
 from convert.operators import torch
 from convert.torchvision import to_torch
 from gcpatch.attacks.regions import Patch
-from gcpatch.evaluation.bench import SIDE, Row, clock, images_for
+from gcpatch.evaluation.bench import Row, clock, images_for, side_of
 from gcpatch.networks import Network
 
 VARIANTS = ("torch-single", "torch-batched")
@@ -63,7 +63,8 @@ def measure(
 
 def _candidates(network, size, batch, variant, device, precision) -> list[Callable[[], Any]]:
     """What makes a step, for each way of computing it."""
-    corner = Patch(size).corner(SIDE, SIDE)
+    side = side_of(network)
+    corner = Patch(size).corner(side, side)
     if variant == "torch-single":
         return [partial(_single, network, size, corner, device)]
 
@@ -71,7 +72,7 @@ def _candidates(network, size, batch, variant, device, precision) -> list[Callab
         return Batched(
             network,
             to_torch(network),
-            images_for(batch),
+            images_for(batch, side),
             [i % len(network.categories) for i in range(batch)],
             corner,
             size,
@@ -89,7 +90,7 @@ def _single(network: Network, size: int, corner: tuple[int, int], device: str) -
     settings = reference.Settings("hide", "adam", 0.1, 1, size, corner)
     with torch.device(device):
         model = classifier(network, to_torch(network))
-        image, noise = tensor(images_for(1)[0]).to(device), torch.zeros(3, size, size)
+        image, noise = tensor(images_for(1, side_of(network))[0]).to(device), torch.zeros(3, size, size)
 
     def step() -> None:
         with torch.device(device):

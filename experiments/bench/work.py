@@ -8,7 +8,7 @@ import jax
 
 from gcpatch.attacks import engine
 from gcpatch.attacks.regions import Patch
-from gcpatch.evaluation.bench import SIDE
+from gcpatch.evaluation.bench import side_of
 from gcpatch.interpreters.jaxpr import jaxprs_inside
 from gcpatch.networks import Network, lowering
 
@@ -40,9 +40,10 @@ def trunk_work(network: Network, size: int) -> tuple[int, int]:
     def trunk(network, image):
         return network.split()[0](image)
 
-    image = jax.ShapeDtypeStruct((SIDE, SIDE, 3), "float32")
+    side = side_of(network)
+    image = jax.ShapeDtypeStruct((side, side, 3), "float32")
     tile = jax.ShapeDtypeStruct((size, size, 3), "float32")
-    corner = Patch(size).corner(SIDE, SIDE)
+    corner = Patch(size).corner(side, side)
     reach, places = engine.reach_of(network, image, corner=corner, size=size)
     memory = jax.eval_shape(reach.precompute, network, image, places)
     return multiply_adds(trunk, network, image), multiply_adds(reach.run, network, memory, tile)

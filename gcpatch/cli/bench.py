@@ -5,10 +5,20 @@ import itertools
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import add_json, add_verb, check_range
+from gcpatch.cli.options import add_json, add_verb, check_range, load_network
 from gcpatch.errors import UserError
 
-HEAD = ("network", "patch", "batch", "variant", "image-steps/s", "s/step", "memory", "compile")
+HEAD = (
+    "network",
+    "patch",
+    "batch",
+    "variant",
+    "image-steps/s",
+    "s/step",
+    "memory",
+    "compile",
+    "inside the reach",
+)
 
 
 def add(verbs: Any) -> None:
@@ -21,7 +31,7 @@ def add(verbs: Any) -> None:
         example="gcpatch bench --networks vgg19_bn,resnext101_32x8d --sizes 64,32 --batches 8",
     )
     for name, default, text in (
-        ("networks", "vgg19_bn", "networks, with random weights"),
+        ("networks", "vgg19_bn", "networks: by name with random weights, or what is converted"),
         ("sizes", "64", "the patch's sides in pixels"),
         ("batches", "8", "images at a time"),
     ):
@@ -38,20 +48,31 @@ def run(options: argparse.Namespace) -> int:
     """Prints a row for each network, size, batch and variant."""
     from gcpatch.attacks.regions import Patch
     from gcpatch.evaluation import bench
-    from gcpatch.networks import create, random
+    from gcpatch.networks import NAMES, random
 
-    names = options.networks.split(",")
     sizes, batches = _numbers("sizes", options.sizes), _numbers("batches", options.batches)
-    for name, size in itertools.product(names, sizes):
-        side = create(name).preprocessing.size
-        Patch(size=size).corner(side, side)
     check_range("repeats", options.repeats, 1)
+    networks = {
+        name: random(name) if name in NAMES else load_network(name, None)
+        for name in options.networks.split(",")
+    }
+    for network, size in itertools.product(networks.values(), sizes):
+        side = bench.side_of(network)
+        Patch(size=size).corner(side, side)
     measures = measures_of_variants()
-    tasks = list(itertools.product(names, sizes, batches, measures))
+    tasks = [
+        task
+        for task in itertools.product(networks, sizes, batches, measures)
+        if task[0] in NAMES or task[3] in bench.VARIANTS  # PyTorch attacks what is written out
+    ]
     rows: list[dict[str, Any]] = []
     for name, size, batch, variant in printing.track(tasks, " measurements"):
         row = measures[variant](
-            network=random(name), size=size, batch=batch, variant=variant, repeats=options.repeats
+            network=networks[name],
+            size=size,
+            batch=batch,
+            variant=variant,
+            repeats=options.repeats,
         )
         rows.append(row._asdict())
     if options.json:
@@ -71,6 +92,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['seconds_per_step']:.4f}",
         f"{row['peak_memory_bytes'] / 1e9:.2f} GB",
         f"{row['compile_seconds']:.1f} s",
+        "" if row["computed_inside"] is None else f"{row['computed_inside']:.0%}",
     )
 
 

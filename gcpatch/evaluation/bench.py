@@ -19,9 +19,9 @@ from gcpatch.attacks import engine, slots
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import init_state, make_problem
+from gcpatch.interpreters.incremental import Incremental
 from gcpatch.networks import Network
 
-SIDE = 224
 LEAST_SECONDS = 0.5  # a repeat takes as many steps as fill this
 VARIANTS = ("gcpatch-full", "gcpatch-incremental")
 
@@ -33,6 +33,8 @@ class Row(NamedTuple):
         spread: of the repeats, (slowest - fastest) / median.
         peak_memory_bytes: of gcpatch, what the compiled step needs with its arguments; of PyTorch
             on a GPU what it allocated at most; on a CPU what the process grew by.
+        computed_inside: of gcpatch-incremental, the share of the operations that see the patch
+            which are computed inside a rectangle, and not on whole maps.
     """
 
     network: str
@@ -44,6 +46,7 @@ class Row(NamedTuple):
     spread: float
     peak_memory_bytes: int
     compile_seconds: float
+    computed_inside: float | None = None
 
 
 class Timing(NamedTuple):
@@ -72,9 +75,14 @@ def clock(step: Callable[[], Any], repeats: int, steps: int = 1) -> Timing:
     return Timing(first, middle, (max(found) - min(found)) / middle)
 
 
-def images_for(batch: int) -> Float[np.ndarray, "n side side 3"]:
+def side_of(network: Network) -> int:
+    """The side of the images that a network is measured on, in pixels."""
+    return network.preprocessing.size
+
+
+def images_for(batch: int, side: int) -> Float[np.ndarray, "n side side 3"]:
     """Random pixels: what a step costs does not depend on them."""
-    return np.random.default_rng(0).random((batch, SIDE, SIDE, 3), np.float32)
+    return np.random.default_rng(0).random((batch, side, side, 3), np.float32)
 
 
 def measure(
@@ -95,11 +103,12 @@ def measure(
         repeats: how many times to measure; the median counts.
         precision: as `jax.default_matmul_precision` names it.
     """
-    place, how = Patch(size).place(SIDE, SIDE), Attack(objective="hide")
+    side, how = side_of(network), Attack(objective="hide")
+    place = Patch(size).place(side, side)
     count = None if jax.default_backend() == "cpu" else slots.CHUNK
     reach: Any = None
     problems: Any = []
-    for index, image in enumerate(images_for(batch)):
+    for index, image in enumerate(images_for(batch, side)):
         target = index % len(network.categories)
         problem = make_problem(
             network, image, target, how, placement=place, key=jax.random.key(index)
@@ -141,7 +150,14 @@ def measure(
         + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes,
         compile_seconds,
+        None if reach is None else inside_of(reach),
     )
+
+
+def inside_of(reach: Incremental) -> float:
+    """The share of the operations that see a patch which are computed inside a rectangle."""
+    found = [operation.inside for operation in reach.operations if operation is not None]
+    return sum(found) / len(found)
 
 
 def product_peak(side: int = 2048) -> float:

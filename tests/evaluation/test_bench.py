@@ -38,7 +38,7 @@ FIELDS = {
 )
 def test_batched_pytorch_takes_the_steps_of_the_reference(name):
     network = random(name, 2)
-    images, targets, corner = bench.images_for(2)[:, :96, :96], [3, 7], (5, 40)
+    images, targets, corner = bench.images_for(2, 96), [3, 7], (5, 40)
     fast = Batched(network, to_torch(network), images, targets, corner, 32, compiled=False)
     losses = [fast.step().numpy() for _ in range(3)]
     settings = reference.Settings("hide", "adam", 0.1, 3, 32, corner)
@@ -62,7 +62,7 @@ def test_clock_gives_the_median_of_a_step(monkeypatch):
 @pytest.mark.parametrize("variant", bench.VARIANTS)
 def test_a_row_is_whole(tiny, variant, monkeypatch):
     monkeypatch.setattr(bench, "LEAST_SECONDS", 0)
-    monkeypatch.setattr(bench, "SIDE", 28)
+    monkeypatch.setattr(bench, "side_of", lambda network: 28)
     row = bench.measure(tiny, 8, 2, variant, repeats=1)
     assert row.image_steps_per_second == pytest.approx(2 / row.seconds_per_step)
     assert min(row.seconds_per_step, row.peak_memory_bytes, row.compile_seconds) > 0
