@@ -90,7 +90,8 @@ def _single(network: Network, size: int, corner: tuple[int, int], device: str) -
     settings = reference.Settings("hide", "adam", 0.1, 1, size, corner)
     with torch.device(device):
         model = classifier(network, to_torch(network))
-        image, noise = tensor(images_for(1, side_of(network))[0]).to(device), torch.zeros(3, size, size)
+        (pixels,) = images_for(1, side_of(network))
+        image, noise = tensor(pixels).to(device), torch.zeros(3, size, size)
 
     def step() -> None:
         with torch.device(device):

@@ -68,7 +68,7 @@ def load(spec: str) -> Network:
             f"{spec} is a network of PyTorch: run `gcpatch convert {spec}` and name what that makes"
         )
     raise UserError(
-        f"{spec} gives a {type(made).__name__} instead of a gcpatch.Network, as gcpatch.adapt makes"
+        f"{spec} gives {type(made).__name__} instead of a gcpatch.Network, as gcpatch.adapt makes"
     )
 
 

@@ -31,7 +31,7 @@ def test_a_factory_s_network(mine, flat):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("mine:three", "mine:three gives a int instead of a gcpatch.Network, as gcpatch.adapt"),
+        ("mine:three", "mine:three gives int instead of a gcpatch.Network, as gcpatch.adapt"),
         ("mine:boom", "mine:boom raises ValueError: of two lines"),
         ("mine:own", "what adapt says"),
         ("mine:none", "there is no network 'mine:none': module 'mine' has no attribute 'none'"),
