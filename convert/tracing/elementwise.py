@@ -22,13 +22,23 @@ HANDLERS |= {
     **{
         name: _elementwise(name)
         for name in (
-            "exp", "hardsigmoid", "hardswish", "mish", "neg", "relu", "relu6", "rsqrt", "sigmoid",
-            "silu", "sqrt", "tanh",
+            "exp",
+            "hardsigmoid",
+            "hardswish",
+            "mish",
+            "neg",
+            "relu",
+            "relu6",
+            "rsqrt",
+            "sigmoid",
+            "silu",
+            "sqrt",
+            "tanh",
         )
     },
     "leaky_relu": _elementwise("leaky_relu", slope="negative_slope"),
     "elu": _elementwise("elu", alpha="alpha", scale="scale", input_scale="input_scale"),
-}  # fmt: skip
+}
 
 
 @handles("selu")

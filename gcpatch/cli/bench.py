@@ -5,7 +5,8 @@ import itertools
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import add_json, add_verb, check_range, load_network
+from gcpatch.cli.inputs import load_network
+from gcpatch.cli.options import add_json, add_verb, check_range
 from gcpatch.errors import UserError
 
 HEAD = (

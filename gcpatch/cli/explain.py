@@ -4,15 +4,8 @@ import argparse
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import (
-    add_images_and_model,
-    add_json,
-    add_named,
-    add_verb,
-    find_images,
-    load_network,
-    writing_to,
-)
+from gcpatch.cli.inputs import add_images_and_model, find_images, load_network
+from gcpatch.cli.options import add_json, add_named, add_verb, writing_to
 from gcpatch.errors import UserError
 from gcpatch.settings import choose
 

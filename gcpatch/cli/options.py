@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gcpatch.cli import printing
 from gcpatch.errors import UserError
 from gcpatch.settings import default_of, names_of, settings_of
 
@@ -91,87 +90,6 @@ def add_verb(
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Adds `--json`."""
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-
-
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Adds `--weights`, which means the same wherever it is."""
-    parser.add_argument(
-        "--weights",
-        metavar="random|DIR|ENUM|FILE",
-        help="seeded random weights, a checkpoint's folder, torchvision's name of weights or PyTorch's file (default: what `gcpatch convert` made)",
-    )
-
-
-def add_images_and_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the images, the network, and the folder to write to."""
-    parser.add_argument(
-        "images",
-        nargs="+",
-        metavar="IMAGES",
-        help="image files, folders, globs, manifests (.csv, .jsonl) or archives (.tar)",
-    )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="NAME|ALIAS|DIR|MODULE:FACTORY",
-        help="a network or an alias, as `gcpatch models` lists them, a checkpoint's folder, or a function that gives a gcpatch.Network",
-    )
-    add_weights(parser)
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="the folder to write to"
-    )
-    add_named(
-        parser,
-        "--resize-mode",
-        registry="resize mode",
-        text="how an image gets the size that the network takes: as the paper (default stretch), or as torchvision",
-        metavar="MODE",
-        default="stretch",
-    )
-
-
-def load_network(model: str, weights: str | None, seed: int = 0) -> Any:
-    """The network that `--model` and `--weights` name, in every verb alike.
-
-    Args:
-        model: a network's name, an alias, a checkpoint's folder, or `module:factory`, a function
-            that gives a `gcpatch.Network`.
-        weights: a checkpoint's folder, "random", torchvision's name of weights, or PyTorch's file
-            of them, both of which are converted on the spot; None for what was converted.
-        seed: of random weights.
-
-    Raises:
-        UserError: there is no such network, or no such weights.
-    """
-    from gcpatch.networks import checkpoints, factories
-
-    if factories.is_spec(model):
-        if weights is not None:
-            raise UserError(f"--weights goes with a network's name; {model} has its own")
-        return factories.load(model)
-    if weights in (None, "random") or Path(weights).expanduser().is_dir():
-        return checkpoints.load(model, weights, seed=seed)
-    from convert import specs
-
-    converted = specs.convert(model, weights)
-    for note in converted.notes:
-        printing.warn(note)
-    return converted.network
-
-
-def find_images(options: argparse.Namespace, network: Any, without: Path) -> Any:
-    """The images that the options name, to be read as the network takes them."""
-    from gcpatch.data import sources
-
-    taken = network.preprocessing
-    return sources.find(
-        options.images,
-        taken.size,
-        options.resize_mode,
-        without,
-        resize=taken.resize,
-        interpolation=taken.interpolation,
-    )
 
 
 @contextmanager

@@ -6,15 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gcpatch.cli import printing
-from gcpatch.cli.options import (
-    add_json,
-    add_named,
-    add_verb,
-    add_weights,
-    check_range,
-    load_network,
-    writing_to,
-)
+from gcpatch.cli.inputs import add_weights, load_network
+from gcpatch.cli.options import add_json, add_named, add_verb, check_range, writing_to
 from gcpatch.errors import UserError
 from gcpatch.settings import choose
 

@@ -137,17 +137,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(rows: Sequence[Any]) -> None:
-    printing.table(
-        head=HEAD,
-        rows=[
-            (
-                row.network,
-                row.quantity,
-                f"{row.max_abs:.1e}",
-                f"{row.relative:.1e}",
-                f"{row.tolerance:.0e}",
-                "yes" if row.passed else "NO",
-            )
-            for row in rows
-        ],
-    )
+    printing.table(head=HEAD, rows=map(_cells, rows))
+
+
+def _cells(row: Any) -> tuple[str, ...]:
+    errors = (f"{row.max_abs:.1e}", f"{row.relative:.1e}", f"{row.tolerance:.0e}")
+    return (row.network, row.quantity, *errors, "yes" if row.passed else "NO")

@@ -7,16 +7,8 @@ from typing import Any
 from gcpatch.cli import printing
 from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.attack.settings import add_settings, region_and_attack
-from gcpatch.cli.options import (
-    add_fields,
-    add_images_and_model,
-    add_json,
-    add_verb,
-    command,
-    find_images,
-    given,
-    load_network,
-)
+from gcpatch.cli.inputs import add_images_and_model, find_images, load_network
+from gcpatch.cli.options import add_fields, add_json, add_verb, command, given
 from gcpatch.errors import UserError
 from gcpatch.runs.options import Options
 from gcpatch.settings import choose

@@ -174,16 +174,38 @@ class Residual(nn.Module):
 def test_names_keys_layers_and_the_map_that_is_explained(x64):
     network = check(Residual())
     assert [node["name"] for node in network.describe()["nodes"]] == [
-        "conv1", "bn1", "relu", "conv2", "add", "relu_1", "pool", "flatten", "fc",
-    ]  # fmt: skip
+        "conv1",
+        "bn1",
+        "relu",
+        "conv2",
+        "add",
+        "relu_1",
+        "pool",
+        "flatten",
+        "fc",
+    ]
     assert set(parameters(network)) == {
-        "conv1.kernel", "bn1.scale", "bn1.bias", "bn1.mean", "bn1.var",
-        "conv2.kernel", "conv2.bias", "fc.kernel", "fc.bias",
-    }  # fmt: skip
+        "conv1.kernel",
+        "bn1.scale",
+        "bn1.bias",
+        "bn1.mean",
+        "bn1.var",
+        "conv2.kernel",
+        "conv2.bias",
+        "fc.kernel",
+        "fc.bias",
+    }
     assert network.target_layer == "relu_1"
     assert list(network.stages()) == [
-        "conv1", "bn1", "relu", "add", "relu_1", "pool", "flatten", "fc",
-    ]  # fmt: skip
+        "conv1",
+        "bn1",
+        "relu",
+        "add",
+        "relu_1",
+        "pool",
+        "flatten",
+        "fc",
+    ]
     with pytest.raises(UserError, match=r"cannot be cut at conv2, because .* it can be at .*add"):
         network.split("conv2")
 

@@ -82,9 +82,18 @@ def test_stages_and_attacks_agree_in_float64(pair):
     assert first_difference(rows) is None
     quantities = [row.quantity for row in rows]
     assert quantities[:11] == [
-        "normalize", "stem", "block.relu", "block.conv", "block.bn", "block.relu_1", "block.cat",
-        "last", "drop", "fc", "logits",
-    ]  # fmt: skip
+        "normalize",
+        "stem",
+        "block.relu",
+        "block.conv",
+        "block.bn",
+        "block.relu_1",
+        "block.cat",
+        "last",
+        "drop",
+        "fc",
+        "logits",
+    ]
     for wanted in ("map", "hide: gradient", "highlight: gradient", "patch after 2 sign steps"):
         assert wanted in quantities
     assert network.target_layer == "relu"  # a function, which no hook sees
