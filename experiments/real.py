@@ -1,0 +1,211 @@
+"""Any network on any labelled photographs: what the attack achieves where it matters.
+
+    python -m experiments.real --network photos --images photos.csv --out runs/real
+    python -m experiments.real --network vgg19_bn --images imagenet/val --out runs/paper
+
+The second line is the paper's experiment, where torchvision's weights are converted. Each cell
+(objective, size and ratio, or a preset) is a run in a folder of its own; run the same command again
+after any break, and it goes on. `OUT/table.md` has rates with Wilson's intervals, and medians, and
+differences to `classify` image by image, with the bootstrap's. Only photographs that the network
+has right count, with random targets, after the PNG round trip.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gcpatch.attacks.presets import PRESETS
+from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
+from gcpatch.cli.inputs import load_network
+from gcpatch.data import hints, sources
+from gcpatch.data.sources import Item
+from gcpatch.errors import UserError
+from gcpatch.evaluation.intervals import Estimate, bootstrap, rate
+from gcpatch.networks import Network
+from gcpatch.report.records import read_records
+from gcpatch.runs import campaign
+from gcpatch.runs.journal import Journal
+from gcpatch.runs.options import Options
+from gcpatch.runs.progress import ConsoleProgress
+
+OBJECTIVES = ("classify", "highlight", "hide")
+PAPER = ((64, 1.0), (32, 0.2))  # the paper's two settings, size and ratio
+BASELINE = "classify"
+HEAD = (
+    "cell",
+    "images",
+    "class",
+    "explanation",
+    "both",
+    "hidden with the ring",
+    "robust accuracy",
+    "energy, median",
+    "steps, median",
+    "steps, 90 %",
+    "PSNR, dB",
+    "both less `classify`",
+)
+Records = list[dict[str, Any]]
+
+
+class Cell(NamedTuple):
+    """One setting."""
+
+    name: str
+    patch: Patch
+    attack: Attack
+
+
+def cells(steps: int) -> list[Cell]:
+    """The objectives at the paper's two settings, and its presets and [16]'s."""
+    own = [
+        Cell(
+            f"{objective}-{size}-{ratio}",
+            Patch(size, ratio),
+            Attack(objective=objective, steps=steps),
+        )
+        for size, ratio in PAPER
+        for objective in OBJECTIVES
+    ]
+    return own + [Cell(name, *PRESETS[name]) for name in PRESETS]
+
+
+def attack(cell: Cell, network: Network, items: Sequence[Item], batch: int, out: Path) -> Records:
+    """Attacks what the cell's run lacks; returns its records."""
+    described = campaign.describe([network], cell.patch, cell.attack, {"images": len(items)})
+    journal = Journal(out / cell.name, described, resume=True)
+    with ConsoleProgress(len(items), len(journal.done)) as watch, watch.signals():
+        watch.bar.set_description(cell.name)
+        for _ in campaign.run(
+            journal,
+            network,
+            items,
+            cell.patch,
+            cell.attack,
+            options=Options(seed=0),
+            batch=batch,
+            watch=watch,
+            write_artifacts=False,
+        ):
+            pass
+    if watch.stopped:
+        raise SystemExit(128 + watch.stopped)
+    journal.close()
+    return list(read_records(out / cell.name))
+
+
+def right(records: Records) -> dict[str, dict[str, Any]]:
+    """The records of the images that the network has right, by id."""
+    return {
+        record["id"]: record
+        for record in records
+        if not record["error"]
+        and not record["skipped"]
+        and (record["label"] is None or record["label"]["id"] == record["clean"]["id"])
+    }
+
+
+def row(cell: Cell, records: Records, baseline: Records) -> tuple[str, ...]:
+    """The table's line of a cell; `baseline` are the records of `classify` at the same setting."""
+    found = right(records)
+    others = right(baseline)
+    values = list(found.values())
+
+    def share(key: str) -> str:
+        flags = [record[key] for record in values if record[key] is not None]
+        return _text(rate(sum(flags), len(flags)), ".0%") if flags else "-"
+
+    def number(key: str, statistic: Callable[..., Any] = np.median, form: str = ".2f") -> str:
+        known = [record[key] for record in values if record[key] is not None]
+        return _text(bootstrap(np.asarray(known, float), statistic), form) if known else "-"
+
+    labelled = [r for r in records if not r["error"] and not r["skipped"] and r["label"]]
+    robust = [r["clean"]["id"] == r["label"]["id"] == r["png"]["id"] for r in labelled]
+    both = [
+        float(found[i]["fooled_both"]) - float(others[i]["fooled_class"])
+        for i in found
+        if i in others and found[i]["fooled_both"] is not None
+    ]
+    return (
+        cell.name,
+        str(len(values)),
+        share("fooled_class"),
+        share("fooled_explanation"),
+        share("fooled_both"),
+        share("fooled_explanation_ring"),
+        _text(rate(sum(robust), len(robust)), ".0%") if robust else "-",
+        number("energy_adversarial"),
+        number("steps", form=".0f"),
+        number("steps", _ninth, ".0f"),
+        number("psnr", form=".1f"),
+        _text(bootstrap(np.asarray(both)), "+.0%") if both else "-",
+    )
+
+
+def _ninth(values: np.ndarray, axis: int = -1) -> Any:
+    return np.quantile(values, 0.9, axis=axis)
+
+
+def _text(found: Estimate, form: str) -> str:
+    return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
+
+
+def table(network: Network, runs: dict[Cell, Records]) -> Iterator[str]:
+    """The table as Markdown."""
+    by_name = {cell.name: records for cell, records in runs.items()}
+    yield f"# {network.name} on photographs\n"
+    clean = [r["clean"]["id"] == r["label"]["id"] for r in next(iter(runs.values())) if r["label"]]
+    if clean:
+        yield f"Clean accuracy: {_text(rate(sum(clean), len(clean)), '.0%')} of {len(clean)}.\n"
+    yield f"| {' | '.join(HEAD)} |"
+    yield f"|{'---|' * len(HEAD)}"
+    for cell, records in runs.items():
+        name = f"{BASELINE}-{cell.patch.size}-{cell.patch.ratio}"
+        yield f"| {' | '.join(row(cell, records, by_name.get(name, [])))} |"
+
+
+def main() -> None:
+    """The command line; see the top of this file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.real",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--network", required=True, metavar="NAME", help="as `gcpatch attack --model` takes it")
+    add("--weights", metavar="random|DIR|FILE", help="as `gcpatch attack --weights` takes it")
+    add("--images", required=True, nargs="+", metavar="MANIFEST", help="labelled photographs")
+    add("--limit", type=int, metavar="N", help="only the first N")
+    add("--steps", type=int, default=1000, help="the most steps of an objective (1000)")
+    add("--batch", type=int, default=8, help="images at a time (8)")
+    add("--cells", metavar="A,B,...", help="only these cells")
+    add("--out", type=Path, default=Path("runs/real"), help="(runs/real)")
+    options = parser.parse_args()
+    try:
+        network = load_network(options.network, options.weights)
+        found = sources.find(options.images, network.preprocessing.size, "stretch", options.out)
+        items, _ = hints.labelled(found.items, network.categories)
+        chosen = cells(options.steps)
+        if options.cells:
+            names = options.cells.split(",")
+            if unknown := set(names) - {cell.name for cell in chosen}:
+                choices = ", ".join(cell.name for cell in chosen)
+                raise UserError(f"there is no cell {min(unknown)!r}; choose of {choices}")
+            chosen = [cell for cell in chosen if cell.name in names]
+        runs = {
+            cell: attack(cell, network, items[: options.limit], options.batch, options.out)
+            for cell in chosen
+        }
+    except UserError as error:
+        parser.exit(1, f"{error}\n")
+    text = "\n".join(table(network, runs)) + "\n"
+    (options.out / "table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
