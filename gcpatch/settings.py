@@ -6,6 +6,7 @@ here, nor where settings are declared, imports JAX, so that `--help` is quick.
 """
 
 import math
+import numbers
 import pkgutil
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -113,6 +114,10 @@ def check(values: Any, error: type[UserError]) -> None:
         value = getattr(values, each.name)
         if about.registry and isinstance(value, str):
             choose(about.registry, value, error=error)
+        kind = numbers.Integral if about.parse is int else numbers.Real
+        if about.range and value is not None and not isinstance(value, kind):
+            what = "a whole number" if about.parse is int else "a number"
+            raise error(f"{each.name} is {value!r}; it must be {what}")
         if about.range and value is not None and not about.range.holds(value):
             raise error(f"{each.name} is {value}; it must be {about.range.says}")
 

@@ -63,7 +63,7 @@ class Fields:
     )
     project: bool = setting(True, "whether the patch is kept to valid pixels; the image always is")
     patience: int = setting(
-        1, "stop once the goal is met for so many steps in a row", range=at_least(1)
+        1, "stop once the goal is met for so many steps in a row", parse=int, range=at_least(1)
     )
     layer: str | None = setting(
         None,

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from gcpatch.attacks.blending import blend, coverage, cut, paste
+from gcpatch.attacks.objectives import ObjectiveError
 from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.settings import Attack
 from gcpatch.explainers.cam import Head, classify_and_explain
@@ -129,6 +130,8 @@ def loss_from_activations(
         clean_heat_of_target=problem.clean_heat_of_target,
     )
     explanation, entropy = attack.objective.loss(evidence), cross_entropy(evidence)
+    if not isinstance(explanation, int | float | jax.Array) or jnp.shape(explanation) != ():
+        raise ObjectiveError(f"the objective {attack.objective.name} gives no single number")
     wanted = (
         confidence_gap(logits, problem.target, attack.confidence) > 0 if attack.ce_gate else True
     )

@@ -110,8 +110,8 @@ def universal(
         UserError: there is no network, their categories differ, or images or targets are not as
             for `gcpatch.attack`.
     """
-    if not networks:
-        raise AttackError("there is no network to fool")
+    if isinstance(networks, Network) or not networks:
+        raise AttackError("give a list of the networks to fool, of one at least")
     if len({network.categories for network in networks}) != 1:
         raise AttackError("the networks of an ensemble must have the same categories")
     images, targets = images_and_targets(networks[0], images, targets)

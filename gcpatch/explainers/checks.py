@@ -30,7 +30,7 @@ def image(values: Any, *, what: str = "the image", slack: float = SLACK) -> Floa
     Raises:
         InputError: it is of another shape or type, or of other values; `what` is its name.
     """
-    array = values if isinstance(values, jax.Array) else np.asarray(values)
+    array = _array(values, what)
     if array.ndim != 3 or array.shape[-1] != 3:
         raise InputError(f"{what} has shape {list(array.shape)} instead of [height, width, 3]")
     return floats(array, what=what, slack=slack)
@@ -38,7 +38,7 @@ def image(values: Any, *, what: str = "the image", slack: float = SLACK) -> Floa
 
 def floats(values: Any, *, what: str, slack: float = 0.0) -> Float[Array, "..."]:
     """Floats in [0, 1], give or take `slack`; InputError where they are not."""
-    array = values if isinstance(values, jax.Array) else np.asarray(values)
+    array = _array(values, what)
     known = not isinstance(array, jax.core.Tracer) and array.size > 0
     least, most = (array.min(), array.max()) if known else (0, 1)
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -48,7 +48,14 @@ def floats(values: Any, *, what: str, slack: float = 0.0) -> Float[Array, "..."]
         )
     if not (least >= -slack and most <= 1 + slack):  # also where one is NaN
         raise InputError(f"{what} goes from {least} to {most}; give floats in [0, 1]")
-    return jnp.asarray(array)
+    return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _array(values: Any, what: str) -> jax.Array | np.ndarray:
+    try:
+        return values if isinstance(values, jax.Array) else np.asarray(values)
+    except ValueError:
+        raise InputError(f"{what} is no array of numbers: its rows differ in length") from None
 
 
 def label(network: Network, given: Any) -> Array | int:

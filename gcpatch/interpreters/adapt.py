@@ -218,6 +218,7 @@ def _layout(function: Function, values: Values, size: int, classes: int, name: s
         else:
             shape = getattr(output, "shape", None)
             if shape == (1, classes)[not layout.batched :]:
+                _check_gradient(function, values, image, name)
                 return layout
             outcome = type(output).__name__ if shape is None else str(list(shape))
         outcomes.setdefault(outcome, []).append(str(list(image.shape)))
@@ -225,6 +226,17 @@ def _layout(function: Function, values: Values, size: int, classes: int, name: s
     raise AdaptError(
         f"{name} does not give {classes} logits, one for each category, of any image; {said}"
     )
+
+
+def _check_gradient(function: Function, values: Values, image: Any, name: str) -> None:
+    """Raises AdaptError where the logits have no gradient by the image."""
+    try:
+        jax.eval_shape(jax.grad(lambda x, p: function(p, x).sum()), image, values)
+    except AdaptError:
+        raise
+    except Exception as error:  # whatever JAX says of whole numbers, loops and callbacks
+        reason = textwrap.shorten(str(error), 120, placeholder=" ...")
+        raise AdaptError(f"{name} has no gradient by the image ({reason})") from None
 
 
 def _finite(value: Array) -> bool:

@@ -31,6 +31,8 @@ class AdaptError(UserError):
 def function_of(model: Any, params: Any) -> tuple[Function, Values]:
     """What a model computes, as a function of its parameters by dotted path, and these."""
     if isinstance(model, tuple):
+        if len(model) != 2:
+            raise AdaptError(f"there are {len(model)} functions; give two, (trunk, head)")
         trunk, head = model
         return _of_params(
             lambda *given: head(*given[:-1], checkpoint_name(trunk(*given), SEAM)), params

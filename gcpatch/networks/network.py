@@ -1,7 +1,8 @@
 """What every network is: named stages in a row, which can be cut at any layer."""
 
 import math
-from collections.abc import Callable, Mapping
+import numbers
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +44,15 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
     def __post_init__(self):
-        if len(self.mean) != 3 or not all(0 <= value <= 1 for value in self.mean):
+        if not _three(self.mean, lambda value: 0 <= value <= 1):
             raise UserError(
-                f"mean is {self.mean}; it must be three numbers from 0 to 1, R, G and B"
+                f"mean is {self.mean!r}; it must be three numbers from 0 to 1, R, G and B"
             )
-        if len(self.std) != 3 or not all(0 < value < math.inf for value in self.std):
-            raise UserError(f"std is {self.std}; it must be three numbers over 0, R, G and B")
+        if not _three(self.std, lambda value: 0 < value < math.inf):
+            raise UserError(f"std is {self.std!r}; it must be three numbers over 0, R, G and B")
+        for name in ("size", "resize"):
+            if not isinstance(value := getattr(self, name), numbers.Integral):
+                raise UserError(f"{name} is {value!r}; it must be a whole number of pixels")
         if not 1 <= self.size <= self.resize <= MOST_PIXELS:
             raise UserError(
                 f"size is {self.size} and resize {self.resize}; size must be at least 1, and "
@@ -59,6 +63,13 @@ class Preprocessing:
             raise UserError(
                 f"there is no interpolation {self.interpolation!r}; choose one of {choices}"
             )
+
+
+def _three(values: Any, holds: Callable[[Any], bool]) -> bool:
+    """Whether there is a number for each channel, and each is one that holds."""
+    if not isinstance(values, Sequence) or len(values) != 3:
+        return False
+    return all(isinstance(value, numbers.Real) and holds(value) for value in values)
 
 
 class Network(nnx.Module):

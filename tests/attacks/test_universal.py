@@ -154,7 +154,7 @@ def test_what_cannot_be(tiny):
     network, drawn = gcpatch.load("mini_vgg"), pixels(2, 48, 48, 3)
     with pytest.raises(AttackError, match="same categories"):
         universal([network, tiny], drawn, [1, 2], Patch(SIZE), Attack())
-    with pytest.raises(AttackError, match="no network"):
+    with pytest.raises(AttackError, match="of one at least"):
         universal([], drawn, [1, 2], Patch(SIZE), Attack())
     with pytest.raises(AttackError, match="2 images; give a list of as many targets"):
         universal([network], drawn, [1], Patch(SIZE), Attack())
