@@ -56,7 +56,7 @@ test-machines: .venv/tests
 	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n 2 --dist loadfile $(SENSITIVE)
 
 test-faults: .venv/tests
-	@echo "each of some sixty mistakes is planted in a copy of the tree: a quarter of an hour"
+	@echo "each of some seventy mistakes is planted in a copy of the tree: a quarter of an hour"
 	$(BIN)/python -m tests.faults
 
 .venv/gcpatch: pyproject.toml .ci/requirements.txt

@@ -32,8 +32,14 @@ def identity_of(options: argparse.Namespace) -> Any:
         UserError: a value cannot be read.
     """
     from convert.settings import Settings, check_alias, read_categories
+    from gcpatch.networks.network import INTERPOLATIONS
 
     check_alias(options.name)
+    if options.interpolation not in (None, *INTERPOLATIONS):
+        choices = ", ".join(INTERPOLATIONS)
+        raise UserError(
+            f"there is no interpolation {options.interpolation!r}; choose one of {choices}"
+        )
     return Settings(
         mean=_channels("mean", options.mean),
         std=_channels("std", options.std),

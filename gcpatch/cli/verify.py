@@ -39,7 +39,10 @@ def add(verbs: Any) -> None:
         help="a folder of images (default: scenes and random pixels)",
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="only the first N of these images (default: all)"
+        "--limit",
+        type=int,
+        metavar="N",
+        help="with --images: only the first N of them (default: all)",
     )
     parser.add_argument(
         "--precision",

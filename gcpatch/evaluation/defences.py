@@ -164,7 +164,8 @@ def defence(name: str) -> Defence:
     """
     kind, _, strength = name.partition("-")
     if kind not in KINDS:
-        raise UserError(f"there is no defence {name!r}; choose one of {', '.join(KINDS)}-STRENGTH")
+        choices = ", ".join(f"{kind}-STRENGTH" for kind in KINDS)
+        raise UserError(f"there is no defence {name!r}; choose one of {choices}")
     make, least, most = KINDS[kind]
     try:
         value = float(strength)

@@ -37,7 +37,7 @@ from gcpatch.runs.snapshots import Saved, Snapshots
 
 THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
 LAG = 4 * THREADS  # images whose files may wait to be written
-PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless")
+PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless", "pillow")
 
 
 def describe(
