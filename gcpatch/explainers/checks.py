@@ -46,7 +46,10 @@ def floats(values: Any, *, what: str, slack: float = 0.0) -> Float[Array, "..."]
             f"{what} is {array.dtype} from {least} to {most}; give floats in [0, 1], such as "
             "pixels / 255"
         )
-    if not (least >= -slack and most <= 1 + slack):  # also where one is NaN
+    finite = not known or bool(jnp.isfinite(array).all())  # XLA's minimum may pass a NaN by
+    if not finite:
+        raise InputError(f"{what} has values that are not finite, from {least} to {most}")
+    if not (least >= -slack and most <= 1 + slack):
         raise InputError(f"{what} goes from {least} to {most}; give floats in [0, 1]")
     return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
 

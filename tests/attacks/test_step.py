@@ -711,7 +711,7 @@ def test_a_patch_that_does_not_fit(flat):
         (images_of(1, FLAT), ["lynx"], "there is no class 'lynx'"),
         (255 * images_of(1, FLAT), [0], r"goes from .* give floats in \[0, 1\]"),
         (images_of(1, FLAT) - 0.5, [0], r"goes from -0\..* give floats in \[0, 1\]"),
-        (np.nan * images_of(1, FLAT), [0], "goes from nan to nan"),
+        (np.nan * images_of(1, FLAT), [0], "not finite"),
         (np.zeros((1, FLAT, FLAT, 3), np.uint8), [0], "is uint8 from 0 to 0; give floats"),
         (images_of(1, FLAT)[0], [0], r"images have shape \[6, 6, 3\]"),
         (images_of(0, FLAT), np.zeros(0, np.int32), r"images have shape \[0, 6, 6, 3\]"),

@@ -20,7 +20,7 @@ IMAGE = np.random.default_rng(0).random((28, 28, 3), np.float32)
         (np.rint(255 * IMAGE).astype(np.uint8), "is uint8 from .* to 25.; give floats"),
         (255 * IMAGE, r"the image goes from .* to 25.* give floats in \[0, 1\]"),
         (-3 * IMAGE, "the image goes from -"),
-        (np.nan * IMAGE, "the image goes from nan to nan"),
+        (np.nan * IMAGE, "the image has values that are not finite"),
         (IMAGE[None], r"shape \[1, 28, 28, 3\] instead of \[height, width, 3\]"),
         (IMAGE[..., 0], r"shape \[28, 28\]"),
         (IMAGE.transpose(2, 0, 1), r"shape \[3, 28, 28\]"),
