@@ -13,7 +13,8 @@ from gcpatch.errors import UserError
 from gcpatch.explainers.cam import map_shape
 from gcpatch.networks import NAMES, Network, Preprocessing
 
-RESERVED = ("all", "random", "programs")  # words that `--model` or `verify` take, and a folder
+# Words that `--model` or `verify` take, and a folder.
+RESERVED = ("all", "help", "random", "programs")
 OPTIONS = ("mean", "std", "size", "resize", "interpolation")
 
 

@@ -32,9 +32,9 @@ def convert(
     Args:
         spec: as of `build`; an alias or a checkpoint's folder of such a network, whose settings are
             taken; or else as of `convert.torchvision.convert`.
-        chosen: its weights: a file; torchvision's name of them; "random" for those that the module
-            begins with, from seed 0; None for torchvision's and timm's own, which they download,
-            and for those that a factory's module has.
+        chosen: its weights: a file; torchvision's name of them; "random" for those that a module of
+            torchvision's or timm's begins with, from seed 0; None for their own, which they
+            download, and for those that a factory's module has.
         settings: what the user says of it, which goes before all that is known.
         key: which of several state_dicts in a file.
 
@@ -48,8 +48,11 @@ def convert(
             return written_out.convert(spec, chosen or "IMAGENET1K_V1", settings, key)
         spec, settings = spec_of(manifest), _settings(manifest, settings)
     library, _, name = spec.partition(":")
-    torch.manual_seed(0)
-    module = build(spec)
+    if chosen == "random" and library not in factories.LIBRARIES:
+        raise ConvertError(f"{spec} has its own weights, and no random ones: leave out --weights")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = build(spec)
     known, categories = None, None
     notes: tuple[str, ...] = ()
     if chosen == "random":

@@ -259,11 +259,34 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
     Raises:
         UserError: it is not the folder of a run, or its weights are not at hand.
     """
-    records = [r for r in read_records(folder) if not r.get("error") and not r.get("skipped")]
+    found = [r for r in read_records(folder) if not r.get("error") and not r.get("skipped")]
     settings, region = _settings(folder)
+    return _verdict(
+        folder, [_recorded(folder, record) for record in found], settings, region, weights
+    )
+
+
+class Recorded(NamedTuple):
+    """What a record says that PyTorch can judge: the answer to the PNG, and the patch's energy."""
+
+    id: str
+    model: str
+    target: int
+    label: int
+    energy: float
+
+
+def _recorded(folder: Path, record: dict[str, Any]) -> Recorded:
+    """What is needed of a record; UserError where it lacks it."""
     try:
-        return _verdict(folder, records, settings, region, weights)
-    except (KeyError, TypeError):
+        return Recorded(
+            str(record["id"]),
+            str(record["model"]),
+            int(record["target"]["id"]),
+            int(record["png"]["id"]),
+            float(record["energy_adversarial"]),
+        )
+    except (KeyError, TypeError, ValueError):
         raise UserError(
             f"{folder} lacks what an attack records of an image or its weights"
         ) from None
@@ -271,27 +294,29 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
 
 def _verdict(
     folder: Path,
-    records: list[dict[str, Any]],
+    records: list[Recorded],
     settings: dict[str, Any],
     region: Region,
     weights: str | None,
 ) -> Verdict:
+    if not isinstance(settings.get("weights_digest"), dict):
+        raise UserError(f"{folder} lacks what an attack records of an image or its weights")
     attack = {"layer": None, "explainer": "grad-cam"} | settings.get("attack", {})
     if (explainer := attack["explainer"]) != "grad-cam":
         raise UserError(
             f"the maps of {folder} are {explainer}'s; PyTorch's side of verify has grad-cam alone"
         )
     rows, differing = [], []
-    for name in dict.fromkeys(record["model"] for record in records):
-        mine = [record for record in records if record["model"] == name]
+    for name in dict.fromkeys(record.model for record in records):
+        mine = [record for record in records if record.model == name]
         model = _model(_pair_of(name, settings, weights), attack["layer"])
         wrong, errors = [], []
         for record in tqdm(mine, desc=name, unit=" images", dynamic_ncols=True, disable=None):
             label, energy = _look(model, folder, record, region)
-            wrong.append(label != record["png"]["id"])
-            errors.append(abs(energy - record["energy_adversarial"]))
+            wrong.append(label != record.label)
+            errors.append(abs(energy - record.energy))
             if wrong[-1] or errors[-1] > ENERGY_TOLERANCE:
-                differing.append(record["id"])
+                differing.append(record.id)
         rows += [
             _row(name, "label of adversarial.png, share that differs", np.mean(wrong), 0.0),
             _row(name, "energy of adversarial.png", max(errors), ENERGY_TOLERANCE),
@@ -329,7 +354,7 @@ def _pair_of(name: str, settings: dict[str, Any], weights: str | None) -> Pair:
     """The network whose weights have the digest that a run recorded, and PyTorch's side of it."""
     for load in _candidates(name, settings, weights):
         found = load()
-        if checkpoints.digest(found.network) == settings["weights_digest"][name]:
+        if checkpoints.digest(found.network) == settings["weights_digest"].get(name):
             return found
     raise UserError(
         f"the run's weights of {name} are not at hand: convert them again, or name them with "
@@ -351,16 +376,16 @@ def _candidates(
 
 
 def _look(
-    model: reference.Classifier, folder: Path, record: dict[str, Any], region: Region
+    model: reference.Classifier, folder: Path, record: Recorded, region: Region
 ) -> tuple[int, float]:
     """PyTorch's top class of an image's adversarial.png, and the patch's energy for the target."""
-    path = folder / "images" / record["id"] / "adversarial.png"
+    path = folder / "images" / record.id / "adversarial.png"
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    _, logits, _, heat = reference.grad_cam(model, tensor(pixels), record["target"]["id"])
+    _, logits, _, heat = reference.grad_cam(model, tensor(pixels), record.target)
     covered = _covered(region, tuple(heat.shape), pixels.shape[:2])
     return int(logits.argmax()), float(reference.energy(heat, covered).detach())
 

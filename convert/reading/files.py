@@ -103,7 +103,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         raise ConvertError(f"{path} cannot be read: it is damaged ({reason})") from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, without the advice in it or below it."""
     text = str(error)
     if inner := re.search(r"Weights\s?[Uu]npickler error: (.*)", text):

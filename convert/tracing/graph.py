@@ -7,11 +7,13 @@ the handlers in `aten.py`; what is computed from parameters alone becomes a para
 
 import importlib
 import itertools
+import logging
 import math
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from convert.operators import torch, torchvision
 from convert.reading.files import first_line
 from convert.tracing.aten import HANDLERS
 from convert.tracing.writer import BATCH, Constant, Draft, Unsupported, Value, Writer
+from gcpatch.errors import UserError
 from gcpatch.networks import Network, Preprocessing, factories, fill
 from gcpatch.networks.graph import IMAGE, Graph, Node, create, cuts
 
@@ -76,19 +79,19 @@ def build(spec: str, *, pretrained: bool = False) -> Any:
         elif source == "timm":
             module = importlib.import_module("timm").create_model(name, pretrained)
         else:
-            factories.search_here()
-            module = getattr(importlib.import_module(source), name)()
-    except ModuleNotFoundError as error:
-        if error.name == "timm":
+            module = factories.find(spec, "network")()
+        module = module.eval() if isinstance(module, torch.nn.Module) else module
+    except UserError as error:
+        raise ConvertError(str(error)) from error
+    except (Exception, SystemExit) as error:  # of code that is not ours
+        if getattr(error, "name", None) == "timm":
             raise ConvertError("timm is not installed: pip install timm") from error
-        raise ConvertError(f"{spec} cannot be imported ({error})") from error
-    except Exception as error:  # of code that is not ours
         raise ConvertError(f"{spec} gives no module ({_said(error)})") from error
     if isinstance(module, Network):
         raise ConvertError(f"{spec} gives a network of JAX: --model {spec} takes it as it is")
     if not isinstance(module, torch.nn.Module):
         raise ConvertError(f"{spec} gives a {type(module).__name__} instead of a torch.nn.Module")
-    return module.eval()
+    return module
 
 
 def from_module(
@@ -157,7 +160,7 @@ def _export(module: Any, size: int) -> Any:
     dtype = next(iter(kinds), torch.float32)
     image = torch.zeros(BATCH, 3, size, size, dtype=dtype)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _quietly():
             warnings.simplefilter("ignore")
             return torch.export.export(module, (image,), strict=False).run_decompositions({})
     except Exception as error:  # torch.export runs the module's own code
@@ -171,6 +174,17 @@ def _export(module: Any, size: int) -> Any:
         ) from error
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without torch's own log, which has the whole program in it where it cannot be traced."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _refuse_attention(module: Any, nodes: Sequence[Any]) -> None:
     kinds = [type(part).__name__ for part in module.modules()]
     found = [kind for kind in kinds if kind == "MultiheadAttention"]
@@ -182,7 +196,7 @@ def _refuse_attention(module: Any, nodes: Sequence[Any]) -> None:
         )
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
@@ -312,7 +326,7 @@ def _logits(outputs: Sequence[Any]) -> Value:
     """The one output; ConvertError where it is not `[images, classes]`."""
     if len(outputs) != 1 or not isinstance(outputs[0], Value) or outputs[0].node is IMAGE:
         raise ConvertError(
-            f"this module gives {len(outputs)} outputs that depend on nothing or are no logits, "
+            f"this module gives {len(outputs)} outputs, or one that does not depend on the image, "
             "instead of one tensor of logits [images, classes]"
         )
     if len(outputs[0].shape) != 2:
@@ -320,6 +334,11 @@ def _logits(outputs: Sequence[Any]) -> Value:
         raise ConvertError(f"this module gives [{sizes}] instead of logits [images, classes]")
     if outputs[0].shape[1] < 2:
         raise ConvertError("this module gives one logit; a classifier has two classes or more")
+    if outputs[0].node.operation == "softmax":
+        raise ConvertError(
+            "this module ends in a softmax and gives probabilities; logits are wanted, so leave "
+            "the softmax out"
+        )
     return outputs[0]
 
 

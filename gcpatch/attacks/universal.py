@@ -112,6 +112,13 @@ def universal(
     """
     if isinstance(networks, Network) or not networks:
         raise AttackError("give a list of the networks to fool, of one at least")
+    if not isinstance(patch, Patch):
+        raise AttackError(f"a universal perturbation is a Patch; {patch!r} is none")
+    if through is not None and not callable(through):
+        raise AttackError(
+            f"through is {through!r}; give a function of an image and a key, such as "
+            "gcpatch.defence('jpeg-50').attack"
+        )
     if len({network.categories for network in networks}) != 1:
         raise AttackError("the networks of an ensemble must have the same categories")
     images, targets = images_and_targets(networks[0], images, targets)

@@ -51,7 +51,8 @@ def floats(values: Any, *, what: str, slack: float = 0.0) -> Float[Array, "..."]
         raise InputError(f"{what} has values that are not finite, from {least} to {most}")
     if not (least >= -slack and most <= 1 + slack):
         raise InputError(f"{what} goes from {least} to {most}; give floats in [0, 1]")
-    return jnp.asarray(array, jnp.promote_types(array.dtype, jnp.float32))
+    array = jnp.asarray(array)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 def _array(values: Any, what: str) -> jax.Array | np.ndarray:

@@ -22,15 +22,17 @@ from gcpatch.errors import UserError
 from gcpatch.interpreters.jaxpr import (
     Equation,
     bind,
+    evaluate,
     evaluate_equations,
     is_relu,
     read,
     variables,
+    written_out,
 )
 from gcpatch.interpreters.naming import AdaptError, Function, Values, function_of
 from gcpatch.networks import Network, Preprocessing, parameters
 from gcpatch.networks.graph import nested
-from gcpatch.networks.network import Stage
+from gcpatch.networks.network import ArrayLike, Stage, channels
 from gcpatch.networks.parameters import IMPORTED
 
 LOGITS = "logits"  # what is behind the last layer
@@ -121,8 +123,8 @@ def adapt(
     model: Any,
     *,
     categories: Sequence[str],
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
+    mean: Sequence[float] | ArrayLike,
+    std: Sequence[float] | ArrayLike,
     size: int,
     layer: str | None = None,
     params: Any = None,
@@ -157,15 +159,22 @@ def adapt(
             parameters that are not finite, or changes its state.
         UserError: it has no such layer, or cannot be cut there.
     """
+    if isinstance(categories, str) or not isinstance(categories, Sequence):
+        raise AdaptError(f"categories is {categories!r}; give a list of the classes' names")
+    if odd := [each for each in categories if not isinstance(each, str)]:
+        raise AdaptError(f"the category {odd[0]!r} is no name; each must be a text")
     categories = tuple(categories)
     if len(categories) < 2:
         raise AdaptError(f"{name} has {len(categories)} categories; a classifier has at least 2")
-    preprocessing = Preprocessing(mean, std, size, resize or size, interpolation)
+    preprocessing = Preprocessing(
+        channels(mean), channels(std), size, resize or size, interpolation
+    )
     function, values = function_of(model, params)
-    layout = _layout(function, values, preprocessing.size, len(categories), name)
+    layout = _layout(function, values, size, len(categories), name)
     program, values = _trace(function, values, _image(layout, size))
     if wrong := [key for key, value in values.items() if not _finite(value)]:
-        raise AdaptError(f"{name} has parameters that are not finite: {', '.join(wrong[:LISTED])}")
+        listed = ", ".join(key or "params" for key in wrong[:LISTED])
+        raise AdaptError(f"{name} has parameters that are not finite: {listed}")
     network = Adapted(
         name, categories, preprocessing, program=program, layout=layout, values=values
     )
@@ -181,15 +190,13 @@ def _trace(
     function: Function, values: Values, image: jax.ShapeDtypeStruct
 ) -> tuple[core.Jaxpr, Values]:
     """The function's program, and its parameters, among them the arrays that it closes over."""
-    found = jax.make_jaxpr(function)(values, image)
+    found = written_out(function, values, image)
     constants = {f"constant{i}": jnp.asarray(const) for i, const in enumerate(found.consts)}
 
     def with_constants(every: Values, image: Array) -> Array:
         leaves = jax.tree.leaves({key: every[key] for key in values})
-        known = [*(every[key] for key in constants), *leaves, image]
-        names = [*found.jaxpr.constvars, *found.jaxpr.invars]
-        given = dict(zip(names, known, strict=True))
-        return read(evaluate_equations(found.jaxpr.eqns, given), found.jaxpr.outvars)[0]
+        closed = core.ClosedJaxpr(found.jaxpr, [every[key] for key in constants])
+        return evaluate(closed, [*leaves, image])[0]
 
     every = dict(sorted({**values, **constants}.items()))
     return jax.make_jaxpr(with_constants)(every, image).jaxpr, every
@@ -204,11 +211,14 @@ def _layout(function: Function, values: Values, size: int, classes: int, name: s
     """How the network takes an image: the first layout that gives logits.
 
     Raises:
-        AdaptError: none does; the message says what each came to.
+        AdaptError: none does, and the message says what each came to; or several do, which differ;
+            or what it gives are no logits, or have no gradient.
     """
     outcomes: dict[str, list[str]] = {}
+    answers: dict[Layout, Array] = {}
+    pixels = jax.random.normal(jax.random.key(0), (size, size, 3))
     for layout in LAYOUTS:
-        image = _image(layout, size)
+        image = layout.outward(pixels)
         try:
             output = jax.eval_shape(function, values, image)
         except AdaptError:
@@ -218,25 +228,47 @@ def _layout(function: Function, values: Values, size: int, classes: int, name: s
         else:
             shape = getattr(output, "shape", None)
             if shape == (1, classes)[not layout.batched :]:
-                _check_gradient(function, values, image, name)
-                return layout
+                answers[layout] = _logits(function, values, image, name)
             outcome = type(output).__name__ if shape is None else str(list(shape))
         outcomes.setdefault(outcome, []).append(str(list(image.shape)))
-    said = "; ".join(f"of {', '.join(images)}: {outcome}" for outcome, images in outcomes.items())
-    raise AdaptError(
-        f"{name} does not give {classes} logits, one for each category, of any image; {said}"
-    )
+    if not answers:
+        said = "; ".join(f"of {', '.join(images)}: {one}" for one, images in outcomes.items())
+        raise AdaptError(
+            f"{name} does not give {classes} logits, one for each category, of any image; {said}"
+        )
+    first, *others = answers.values()
+    if not all(jnp.allclose(first, other, rtol=1e-3, atol=1e-4) for other in others):
+        raise AdaptError(
+            f"{name} takes an image with its channels last as well as first, and gives other "
+            "logits: let it refuse one of them, as by `assert image.shape[-1] == 3`"
+        )
+    return next(iter(answers))
 
 
-def _check_gradient(function: Function, values: Values, image: Any, name: str) -> None:
-    """Raises AdaptError where the logits have no gradient by the image."""
+def _logits(function: Function, values: Values, image: Array, name: str) -> Array:
+    """The logits of an image; AdaptError where they are none, or have no gradient by it."""
+
+    def total(image: Array, values: Values) -> tuple[Array, Array]:
+        logits = function(values, image)
+        return (logits * jnp.arange(1.0, logits.size + 1)).sum(), logits
+
     try:
-        jax.eval_shape(jax.grad(lambda x, p: function(p, x).sum()), image, values)
+        gradient, logits = jax.jit(jax.grad(total, has_aux=True))(image, values)
     except AdaptError:
         raise
-    except Exception as error:  # whatever JAX says of whole numbers, loops and callbacks
+    except Exception as error:  # whatever JAX says of loops and callbacks
         reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise AdaptError(f"{name} has no gradient by the image ({reason})") from None
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise AdaptError(f"{name} gives {logits.dtype}; logits are floats")
+    if not gradient.any():
+        raise AdaptError(f"{name} has no gradient by the image: it is zero everywhere")
+    if (logits >= 0).all() and abs(logits.sum() - 1) < 1e-3:
+        raise AdaptError(
+            f"{name} gives probabilities, which sum to 1; logits are wanted, so leave the softmax "
+            "out"
+        )
+    return logits.ravel()
 
 
 def _finite(value: Array) -> bool:

@@ -112,15 +112,9 @@ def on_rectangles(operation: Operation, equation: Equation, values: list[Any]) -
         case "conv_general_dilated" if reading is not None:
             part = _cut(values[0], reading.part)
             output = _convolved(equation, part, values[1], padding=reading.pads)
-        case "reduce_window_max" if reading is not None:
-            output = lowering.max_pool(
-                _cut(values[0], reading.part),
-                size=params["window_dimensions"][1:3],
-                strides=params["window_strides"][1:3],
-                padding=reading.pads,
-            )
-        case "reduce_window_sum" if reading is not None:
-            output = lowering.sum_pool(
+        case "reduce_window_max" | "reduce_window_sum" if reading is not None:
+            largest = equation.primitive.name == "reduce_window_max"
+            output = (lowering.max_pool if largest else lowering.sum_pool)(
                 _cut(values[0], reading.part),
                 size=params["window_dimensions"][1:3],
                 strides=params["window_strides"][1:3],

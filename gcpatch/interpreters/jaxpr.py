@@ -39,8 +39,13 @@ def trace(
     """
     image = jax.ShapeDtypeStruct((1, *shape), dtype)
     with lowering.plain():
-        closed = jax.make_jaxpr(function)(params, image)
-    inputs = jax.tree.leaves((params, image))
+        return written_out(function, params, image)
+
+
+def written_out(function: Callable[..., Any], *arguments: Any) -> core.ClosedJaxpr:
+    """The jaxpr of a function of such arguments, with what it calls through `jax.jit` in place."""
+    closed = jax.make_jaxpr(function)(*arguments)
+    inputs = jax.tree.leaves(arguments)
     return jax.make_jaxpr(lambda *inputs: evaluate(closed, inputs, _bind_written_out))(*inputs)
 
 

@@ -26,7 +26,7 @@ def find(text: str, what: str) -> Any:
     search_here()
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises
         raise UserError(f"there is no {what} {text!r}: {_said(error)}") from None
 
 
@@ -47,7 +47,7 @@ def make(spec: str) -> Any:
         return factory()
     except UserError:
         raise
-    except Exception as error:  # whatever a user's function raises
+    except (Exception, SystemExit) as error:  # whatever a user's function raises
         raise UserError(f"{spec} raises {type(error).__name__}: {_said(error)}") from None
 
 
@@ -72,5 +72,5 @@ def load(spec: str) -> Network:
     )
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -65,6 +65,14 @@ class Preprocessing:
             )
 
 
+def channels(values: Any) -> Any:
+    """Three numbers, also from an array or a list; all else as it is, for the check behind."""
+    try:
+        return tuple(map(float, np.asarray(values).tolist()))
+    except (TypeError, ValueError):
+        return values
+
+
 def _three(values: Any, holds: Callable[[Any], bool]) -> bool:
     """Whether there is a number for each channel, and each is one that holds."""
     if not isinstance(values, Sequence) or len(values) != 3:

@@ -120,7 +120,9 @@ def test_a_network_of_pytorch_is_converted_attacked_and_verified(photos, tmp_pat
     (tmp_path / "own_torch.py").unlink()
     del sys.modules["own_torch"]
     assert run("verify", "pets", *options) == 0
-    assert "pets: no PyTorch twin (own_torch:network cannot be imported" in capsys.readouterr().err
+    assert (
+        "pets: no PyTorch twin (there is no network 'own_torch:network'" in capsys.readouterr().err
+    )
     assert "PyTorch cannot judge a run of pets" in refuse("verify", "--run", tmp_path / "run")
 
 

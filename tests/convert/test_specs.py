@@ -15,6 +15,7 @@ from gcpatch.networks import Preprocessing, parameters
 
 nn = torch.nn
 SMALL = Settings(size=16, resize=16)
+SQUEEZED = Settings(size=32, resize=32)
 
 
 def factory():
@@ -70,9 +71,41 @@ def test_a_head_for_other_classes(tmp_path):
         convert("mine:network", tmp_path / "two.pth", SMALL)
 
 
-def test_random_weights_follow_from_the_seed():
-    first, again = (kernel(convert("mine:network", "random", SMALL)) for _ in range(2))
-    np.testing.assert_array_equal(first, again)
+def test_random_weights_follow_from_the_seed_and_leave_torch_s_alone():
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    first, again = (
+        parameters(convert("torchvision:squeezenet1_1", "random", SQUEEZED).network)
+        for _ in range(2)
+    )
+    for key, value in first.items():
+        np.testing.assert_array_equal(value, again[key])
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_factory_has_its_own_weights_and_no_random_ones():
+    with pytest.raises(ConvertError, match="mine:network has its own weights, and no random ones"):
+        convert("mine:network", "random", SMALL)
+
+
+class Torn(nn.Module):
+    def train(self, mode=True):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: sys.exit(7), r"mine:network gives no module \(SystemExit: 7\)"),
+        (Torn, r"mine:network gives no module \(RuntimeError: no\)"),
+        (lambda: nn.Sequential(factory(), nn.Softmax(-1)), "ends in a softmax"),
+    ],
+)
+def test_factories_that_give_no_network(make, message):
+    sys.modules["mine"].network = make
+    with pytest.raises(ConvertError, match=message):
+        convert("mine:network", None, SMALL)
 
 
 def test_what_the_user_says():

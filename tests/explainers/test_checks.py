@@ -76,3 +76,15 @@ def test_types_and_shapes_are_asked_for_where_no_types_are_checked():
 
 def test_inside_jit_no_values_are_asked_for(tiny):
     assert jax.jit(gcpatch.grad_cam)(tiny, 300 * IMAGE, 1).shape == (14, 14)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_other_floats_are_taken_as_they_are_without_a_warning(tiny, kind):
+    heat = gcpatch.grad_cam(tiny, checks.image(IMAGE.astype(kind)), 1)
+    assert heat.dtype == np.float32 and heat.shape == (14, 14)
+
+
+def test_a_nan_in_a_large_array_is_found():
+    large = jnp.ones((300, 300, 3)).at[7, 9, 1].set(jnp.nan)
+    with pytest.raises(checks.InputError, match="not finite"):
+        checks.image(large)

@@ -212,6 +212,37 @@ def test_what_cannot_be_adapted_is_one_sentence(model, about, message):
     assert "\n" not in str(caught.value)
 
 
+WIDE = jax.random.normal(jax.random.key(3), (3 * SIDE * SIDE, 5))
+
+
+@pytest.mark.parametrize(
+    "model, about, message",
+    [
+        (lambda x: jax.nn.softmax(head(LAST, trunk(KERNEL, x))), {}, "gives probabilities"),
+        (lambda x: jax.nn.one_hot(head(LAST, trunk(KERNEL, x)).argmax(), 5), {}, "zero everywhere"),
+        (lambda x: checkpoint_name(x, "q").reshape(1, -1) @ WIDE, {}, "last as well as first"),
+        (lambda x: x.mean() * jnp.ones(5, complex), {}, "no gradient"),
+        ((1, 2, 3), {}, "there are 3 functions; give two"),
+        (flax(), {"categories": "abcde"}, "give a list of the classes' names"),
+        (flax(), {"categories": [*"abcd", None]}, "the category None is no name"),
+    ],
+)
+def test_what_would_be_adapted_to_something_else(model, about, message):
+    with pytest.raises(UserError, match=message):
+        adapt(model, **ABOUT | about)
+
+
+def test_names_inside_a_jit_are_found_and_arrays_are_means():
+    def whole(image):
+        return head(LAST, checkpoint_name(trunk(KERNEL, image), "maps"))
+
+    about = ABOUT | {"mean": np.array(ABOUT["mean"]), "std": list(ABOUT["std"])}
+    network = adapt(jax.jit(whole), **about)
+    assert network.target_layer == "maps"
+    assert network.preprocessing.mean == ABOUT["mean"] and network.std == ABOUT["std"]
+    np.testing.assert_allclose(network(IMAGES), CASES["function"][1], rtol=1e-4, atol=1e-5)
+
+
 def test_parameters_that_are_not_finite_are_refused():
     broken = flax()
     broken.norm.var[...] = jnp.nan

@@ -310,8 +310,8 @@ def test_specs(monkeypatch):
     for spec, message in {
         "factories:bad": r"factories:bad gives no module \(ZeroDivisionError: division by zero\)",
         "factories:other": "factories:other gives a int instead of a torch.nn.Module",
-        "factories:missing": "gives no module",
-        "no_such_module:factory": "cannot be imported",
+        "factories:missing": "there is no network 'factories:missing'",
+        "no_such_module:factory": "there is no network .*No module named",
         "torchvision:alexnot": "gives no module",
         "timm:resnet18": "timm is not installed: pip install timm",
     }.items():
