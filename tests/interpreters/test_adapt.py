@@ -1,5 +1,8 @@
 """Networks of Flax NNX, Linen, Equinox and plain functions, made into gcpatch's."""
 
+import subprocess
+import sys
+
 import equinox
 import jax
 import jax.numpy as jnp
@@ -224,12 +227,40 @@ WIDE = jax.random.normal(jax.random.key(3), (3 * SIDE * SIDE, 5))
         (lambda x: x.mean() * jnp.ones(5, complex), {}, "no gradient"),
         ((1, 2, 3), {}, "there are 3 functions; give two"),
         (flax(), {"categories": "abcde"}, "give a list of the classes' names"),
-        (flax(), {"categories": [*"abcd", None]}, "the category None is no name"),
     ],
 )
 def test_what_would_be_adapted_to_something_else(model, about, message):
     with pytest.raises(UserError, match=message):
         adapt(model, **ABOUT | about)
+
+
+TYPES = """
+import gcpatch, numpy as np
+
+def model(image):
+    return image
+
+about = dict(categories=list("abcde"), mean=(0.5,) * 3, std=(0.5,) * 3, size=24)
+for wrong, words in (
+    ({"categories": None}, "give a list of the classes' names"),
+    ({"categories": [*"abcd", None]}, "the category None is no name"),
+    ({"mean": 0.5}, "mean is 0.5; it must be three numbers"),
+    ({"std": None}, "std is None; it must be three numbers"),
+    ({"size": "24"}, "size is '24'; it must be a whole number"),
+    ({"size": (24, 24)}, "size is (24, 24); it must be a whole number"),
+):
+    try:
+        gcpatch.adapt(model, **about | wrong)
+    except gcpatch.errors.UserError as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(wrong)
+"""
+
+
+def test_other_types_are_one_sentence_where_no_types_are_checked():
+    """In a process of its own, because in this one jaxtyping would refuse them first."""
+    subprocess.run([sys.executable, "-c", TYPES], check=True)
 
 
 def test_names_inside_a_jit_are_found_and_arrays_are_means():
