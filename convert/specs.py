@@ -15,7 +15,7 @@ from convert.settings import Settings
 from convert.torchvision import NOTHING, USUAL, Converted
 from convert.tracing import imported
 from convert.tracing.graph import build, from_module
-from gcpatch.networks import MINIS, Network, Preprocessing, factories
+from gcpatch.networks import SMALL, Network, Preprocessing, factories
 from gcpatch.networks.graph import ARCHITECTURE
 from gcpatch.networks.manifests import preprocessing_of
 from gcpatch.networks.network import INTERPOLATIONS
@@ -91,7 +91,7 @@ def spec_named(name: str) -> str:
     models = torchvision.models.list_models(module=torchvision.models)
     if name in models:
         return f"torchvision:{name}"
-    near = difflib.get_close_matches(name, [*models, *MINIS], 3)
+    near = difflib.get_close_matches(name, [*models, *SMALL], 3)
     hint = f"; near it are {', '.join(near)}" if near else ""
     raise ConvertError(
         f"there is no network {name!r}{hint}; give a name of torchvision's, timm:NAME, or "

@@ -12,7 +12,7 @@ from convert.reading import files, heads, state_dicts
 from convert.reading.files import first_line as first_line
 from convert.reading.leaves import counters, shapes_of
 from gcpatch.data import scenes
-from gcpatch.networks import MINIS, NAMES, Preprocessing, create
+from gcpatch.networks import SMALL, NAMES, Preprocessing, create
 
 PRE = "torchvision "  # what a source begins with that names torchvision's weights
 
@@ -74,7 +74,7 @@ def _choices(name: str) -> dict[str, Any]:
     """torchvision's weights of a network by name; without those that have no classes."""
     if name not in NAMES:
         create(name)  # raises, listing the names that there are
-    if name in MINIS:
+    if name in SMALL:
         return {}
     members = torchvision.models.get_model_weights(name).__members__
     return {key: member for key, member in members.items() if member.meta["categories"]}
@@ -181,6 +181,6 @@ def taken(label: str, prefix: str, left_out: Iterable[str]) -> str | None:
 def default_categories(name: str, count: int) -> tuple[str, ...]:
     """Names for so many classes: the scenes' or ImageNet's where the number is theirs."""
     known = scenes.CATEGORIES
-    if name not in MINIS:
+    if name not in SMALL:
         known = tuple(_choices(name)["IMAGENET1K_V1"].meta["categories"])
     return known if count == len(known) else tuple(f"class {i}" for i in range(count))

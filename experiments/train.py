@@ -4,7 +4,8 @@
 
 Writes an Orbax checkpoint of the training state as it goes (run the same command again to go on),
 and at the end the weights, rounded to float16, as `<out>/<name>.npz` with the accuracy on 2,000
-scenes of a seed that training never sees. Scenes are drawn once; every step shifts them around
+scenes of a seed that training never sees; beside them `<out>/networks/<name>`, which
+`gcpatch attack --model` takes. Scenes are drawn once; every step shifts them around
 the picture's edges and mirrors them, so that evidence counts wherever it lies. Most steps see a
 quarter of the picture, with the object in it, which costs a quarter; the last ones see all of it.
 """
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from gcpatch.data import scenes
 from gcpatch.networks import NAMES, Network, create, fill, parameters, random
+from gcpatch.networks.checkpoints import save
 
 TRAIN_SEED, TEST_SEED = 1, 2
 SIZE, WINDOW = 224, 112
@@ -189,7 +191,9 @@ def train(
     half = {key: np.asarray(leaf, np.float16) for key, leaf in parameters(network).items()}
     np.savez(out / f"{name}.npz", **half)  # type: ignore[arg-type]
     rounded = {key: leaf.astype(np.float32) for key, leaf in half.items()}
-    return accuracy(fill(create(name, scenes.CATEGORIES), rounded), draw(TEST_SEED, 2000))
+    trained = fill(create(name, scenes.CATEGORIES), rounded)
+    save(trained, out / "networks" / name, "scenes")
+    return accuracy(trained, draw(TEST_SEED, 2000))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from convert.operators import torch, torchvision
 from gcpatch.data import scenes
-from gcpatch.networks import MINIS, Network
+from gcpatch.networks import SMALL, Network
 from gcpatch.networks.vgg import HIDDEN
 from gcpatch.networks.zoo import CONSTRUCTORS
 
@@ -35,7 +35,7 @@ def twin(name: str, classes: int | None = None, hidden: Sequence[int] | None = N
     Raises:
         ValueError: torchvision has no such network.
     """
-    if name not in MINIS:
+    if name not in SMALL:
         model = torchvision.models.get_model(name, weights=None, num_classes=classes or 1000)
         if hidden is not None and tuple(hidden) != HIDDEN:
             model = _with_head(model, hidden, classes or 1000)

@@ -11,5 +11,7 @@ from gcpatch.networks.vgg import VGG as VGG
 from gcpatch.networks.zoo import MINIS as MINIS
 from gcpatch.networks.zoo import NAMES as NAMES
 from gcpatch.networks.zoo import PAPER as PAPER
+from gcpatch.networks.zoo import SMALL as SMALL
+from gcpatch.networks.zoo import THIN as THIN
 from gcpatch.networks.zoo import create as create
 from gcpatch.networks.zoo import random as random

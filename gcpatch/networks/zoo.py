@@ -39,6 +39,8 @@ MINI_PLAN = (8, POOL, 16, POOL, 32, POOL, 64, POOL, 96, 96, POOL)
 
 PAPER = ("vgg19", "vgg19_bn", "wide_resnet101_2", "resnext101_32x8d")
 MINIS = ("mini_vgg", "mini_vgg_bn", "mini_wide_resnet", "mini_resnext")
+THIN = ("thin_resnet26", "thin_resnet50", "thin_resnet101")  # deep, and trained in minutes
+SMALL = MINIS + THIN  # of scenes; torchvision has none of them
 IMAGENET_CLASSES = 1000
 
 CONSTRUCTORS: dict[str, Callable[..., Network]] = {
@@ -62,6 +64,9 @@ CONSTRUCTORS: dict[str, Callable[..., Network]] = {
     "mini_vgg_bn": partial(VGG, plan=MINI_PLAN, normalized=True, hidden=(64, 64)),
     "mini_wide_resnet": partial(ResNet, blocks=(1, 1, 1, 1), planes=8, width_per_group=128),
     "mini_resnext": partial(ResNet, blocks=(1, 1, 1, 1), planes=8, groups=4, width_per_group=32),
+    "thin_resnet26": partial(ResNet, blocks=(2, 2, 2, 2), planes=16),
+    "thin_resnet50": partial(ResNet, blocks=(3, 4, 6, 3), planes=16),
+    "thin_resnet101": partial(ResNet, blocks=(3, 4, 23, 3), planes=16),
 }
 NAMES = tuple(CONSTRUCTORS)
 
@@ -76,7 +81,7 @@ def create(
 
     Args:
         name: one of `NAMES`, or that of an imported graph, which `options` hold.
-        categories: the classes' names; the scenes' for a mini, else 1,000 numbered classes.
+        categories: the classes' names; the scenes' for the small ones, else 1,000 numbered classes.
         preprocessing: what it takes images as.
         options: what differs from the network of this name, as `Network.options` has it.
 
@@ -89,7 +94,7 @@ def create(
         raise UserError(f"there is no network {name!r}; choose one of {', '.join(NAMES)}")
     if categories is None:
         numbered = tuple(f"class {i}" for i in range(IMAGENET_CLASSES))
-        categories = scenes.CATEGORIES if name in MINIS else numbered
+        categories = scenes.CATEGORIES if name in SMALL else numbered
     known = partial(CONSTRUCTORS[name], name, tuple(categories), preprocessing=preprocessing)
     return nnx.eval_shape(lambda: known(**_checked(options or {}), rngs=_OneKey()))
 

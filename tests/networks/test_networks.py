@@ -152,7 +152,7 @@ def test_normalize_in_double_precision(tiny, x64):
 
 
 def test_names():
-    assert set(networks.NAMES) == {*PARAMETERS, *networks.MINIS}
+    assert set(networks.NAMES) == {*PARAMETERS, *networks.SMALL}
     assert set(networks.PAPER) <= set(networks.NAMES)
 
 
