@@ -12,7 +12,7 @@ from convert.reading import files, heads, state_dicts
 from convert.reading.files import first_line as first_line
 from convert.reading.leaves import counters, shapes_of
 from gcpatch.data import scenes
-from gcpatch.networks import SMALL, NAMES, Preprocessing, create
+from gcpatch.networks import NAMES, SMALL, Preprocessing, create
 
 PRE = "torchvision "  # what a source begins with that names torchvision's weights
 
