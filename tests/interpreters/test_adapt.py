@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_close
 from flax import linen, nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -133,12 +134,12 @@ CASES = cases()
 @pytest.mark.parametrize("kind", CASES)
 def test_the_logits_are_the_models_own_and_the_network_can_be_cut(kind):
     network, wanted, layer = CASES[kind]
-    np.testing.assert_allclose(network(IMAGES), wanted, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(network(IMAGES[1]), wanted[1], rtol=1e-4, atol=1e-6)
+    assert_close(network(IMAGES), wanted)
+    assert_close(network(IMAGES[1]), wanted[1])
     assert network.target_layer == network.resolve() == layer
     for name in network.stages():
         before, behind = network.split(name)
-        np.testing.assert_allclose(behind(before(IMAGES)), wanted, rtol=1e-4, atol=1e-6)
+        assert_close(behind(before(IMAGES)), wanted)
     assert network.split()[0](IMAGES).shape[:3] == (2, *network.split()[0](IMAGES[0]).shape[:2])
 
 
@@ -150,7 +151,7 @@ def test_grad_cam_is_that_of_the_definition(kind):
     alpha = jax.grad(lambda a: behind(a)[3])(maps).mean((0, 1))
     wanted = np.maximum((maps * alpha).sum(-1), 0)
     found = jax.jit(gcpatch.grad_cam)(network, IMAGES[0], 3)
-    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6)
+    assert_close(found, wanted, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -162,7 +163,7 @@ def test_what_a_patch_reaches_is_what_the_whole_network_gives(kind):
     tile, known = IMAGES[1, :6, :6], remember(network, problem, reach)
     full = forward_of(network, problem, None, None)(tile)
     fast = forward_of(network, known, None, reach.program)(tile)
-    np.testing.assert_allclose(fast, full, rtol=1e-4, atol=1e-5)
+    assert_close(fast, full)
 
 
 def test_it_is_attacked_as_any_other():
@@ -271,7 +272,7 @@ def test_names_inside_a_jit_are_found_and_arrays_are_means():
     network = adapt(jax.jit(whole), **about)
     assert network.target_layer == "maps"
     assert network.preprocessing.mean == ABOUT["mean"] and network.std == ABOUT["std"]
-    np.testing.assert_allclose(network(IMAGES), CASES["function"][1], rtol=1e-4, atol=1e-5)
+    assert_close(network(IMAGES), CASES["function"][1])
 
 
 def test_parameters_that_are_not_finite_are_refused():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from closeness import assert_close
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -192,7 +193,7 @@ def test_vmapped_and_jitted_it_gives_the_same(tiny_resnet):
     outputs = jax.jit(jax.vmap(found.run, (None, 0, 0)))(network, memories, tiles)
     changed = images.at[:, 5:25, 40:60].set(tiles)
     expected = jax.vmap(network.split()[0])(changed)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    assert_close(outputs, expected)
 
 
 def test_places_of_one_shape_class_share_a_program():

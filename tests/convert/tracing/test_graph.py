@@ -9,6 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from closeness import assert_close
+
 from convert import ConvertError
 from convert.operators import torchvision
 from convert.tracing.graph import build, from_module
@@ -289,7 +291,7 @@ def test_weights_in_half_precision():
     module = scatter(behind_convolution(nn.ReLU())).to(torch.bfloat16)
     network = from_module(module, "x", preprocessing=TINY)
     expected = module.float()(tensor(network, pixels()).float())[0].detach()
-    np.testing.assert_allclose(network(pixels()), expected, rtol=1e-5, atol=1e-5)
+    assert_close(network(pixels()), expected)
 
 
 def test_values_that_are_not_finite_are_refused():
