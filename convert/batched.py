@@ -14,9 +14,11 @@ import numpy as np
 from convert import reference
 from convert.operators import torch
 from convert.torchvision import twin_of
+from gcpatch.attacks.settings import Attack
 from gcpatch.networks import Network
 
 nn = torch.nn
+ATTACK = Attack()  # the settings of the attack that is taken here
 Tensor: TypeAlias = Any  # torch.Tensor; torch itself is imported late and has no types
 
 
@@ -70,7 +72,7 @@ class Batched:
         (row, column), side = corner, images.shape[1:3]
         self.window = (..., slice(row, row + size), slice(column, column + size))
         self.noise = torch.zeros(len(images), 3, size, size, device=device, requires_grad=True)
-        self.optimizer = torch.optim.Adam([self.noise], lr=0.1)
+        self.optimizer = torch.optim.Adam([self.noise], lr=ATTACK.rate)
         with torch.no_grad():
             cells = self.trunk(self.images).shape[2:]
         covered: Any = reference.coverage(cells, side, corner, size)
@@ -85,16 +87,28 @@ class Batched:
             logits = self.head(activations)
             scores = logits.gather(1, self.targets[:, None]).sum()
             (gradient,) = torch.autograd.grad(scores, activations, retain_graph=True)
-        alpha = gradient.float().mean((2, 3), keepdim=True)
-        heat = torch.relu((alpha * activations.float()).sum(1))
-        losses = (heat * self.covered).sum((1, 2)) / self.covered.sum()
-        odds = logits.float().softmax(1).gather(1, self.targets[:, None])[:, 0]
-        losses = losses - 0.05 * odds.log() * (odds < 0.9)
-        (self.noise.grad,) = torch.autograd.grad(losses.sum(), self.noise)
+            alpha = gradient.float().mean((2, 3), keepdim=True)
+            heat = torch.relu((alpha * activations.float()).sum(1))
+            hidden = (heat * self.covered).sum((1, 2)) / self.covered.sum()
+            entropy = nn.functional.cross_entropy(logits.float(), self.targets, reduction="none")
+            entropy = entropy * (entropy > -np.log(ATTACK.confidence))
+            pulls = [
+                torch.autograd.grad(loss.sum(), activations, retain_graph=True)[0]
+                for loss in (hidden, entropy)
+            ]
+            pull = unit(pulls[0]) + ATTACK.ce_weight * unit(pulls[1])
+            (self.noise.grad,) = torch.autograd.grad(activations, self.noise, pull)
         self.optimizer.step()
         with torch.no_grad():
             self.noise.clamp_(-self.mean / self.std, (1 - self.mean) / self.std)
-        return losses.detach()
+        return (hidden + ATTACK.ce_weight * entropy).detach()
+
+
+def unit(gradients: Tensor) -> Tensor:
+    """Each image's gradient `[n, ...]` with length 1; where it is zero, as it is."""
+    lengths = gradients.float().flatten(1).norm(dim=1)
+    scale = torch.where(lengths > 0, 1 / lengths, 1.0)
+    return gradients * scale.to(gradients.dtype)[:, None, None, None]
 
 
 def fold(model: Any) -> Any:

@@ -13,6 +13,7 @@ from convert.checking.comparison import classifier, tensor
 from convert.operators import torch
 from convert.torchvision import to_torch
 from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
 from gcpatch.evaluation.bench import Row, clock, images_for, side_of
 from gcpatch.networks import Network
 
@@ -87,7 +88,10 @@ def _candidates(network, size, batch, variant, device, precision) -> list[Callab
 
 def _single(network: Network, size: int, corner: tuple[int, int], device: str) -> Callable[[], Any]:
     """The reference on one image, with the full second-order path."""
-    settings = reference.Settings("hide", "adam", 0.1, 1, size, corner)
+    how = Attack()
+    settings = reference.Settings(
+        "hide", "adam", how.rate, 1, size, corner, ce_weight=how.ce_weight, balance=how.balance
+    )
     with torch.device(device):
         model = classifier(network, to_torch(network))
         (pixels,) = images_for(1, side_of(network))

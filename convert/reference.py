@@ -107,6 +107,8 @@ class Settings:
     project: bool = True
     clean_first: bool = False
     patience: int = 1
+    balance: bool = False
+    ring: int = 0
 
 
 def coverage(
@@ -119,6 +121,14 @@ def coverage(
         inside = [min(start + size, (i + 1) * cell) - max(start, i * cell) for i in range(count)]
         shares.append(torch.tensor(inside, dtype=torch.float64).clamp(min=0) / cell)
     return torch.outer(*shares)
+
+
+def with_rings(covered: Tensor, rings: int) -> Tensor:
+    """1 where a cell at most `rings` away is covered at all; without rings the coverage itself."""
+    if not rings:
+        return covered
+    touched = (covered > 0).to(covered.dtype)[None, None]
+    return nn.functional.max_pool2d(touched, 2 * rings + 1, 1, rings)[0, 0]
 
 
 def energy(heat: Tensor, covered: Tensor) -> Tensor:
@@ -151,30 +161,51 @@ def confidence_gap(logits: Tensor, target: int, confidence: float) -> float:
 
 
 class Losses(NamedTuple):
-    """One evaluation: the losses, and how far it is from what the objective wants (0: there)."""
+    """One evaluation: the losses, and how far it is from what the objective wants (0: there).
+
+    `minimised` is what the gradient is of: the total, or with `balance` the sum of the same two
+    losses, each divided by the length of its gradient by the layer's activations.
+    """
 
     total: Tensor
     cross_entropy: Tensor
     explanation: Tensor
     shortfall: float
+    minimised: Tensor
 
 
 def evaluate(classifier: Classifier, image: Tensor, target: int, settings: Settings) -> Losses:
     """The losses of one adversarial image (lines 12-22)."""
-    _, logits, _, heat = grad_cam(classifier, image, target)
+    outputs, logits, _, heat = grad_cam(classifier, image, target)
     covered = coverage(heat.shape, image.shape[1:], settings.corner, settings.size).to(heat.dtype)
+    covered = with_rings(covered, settings.ring)
     explanation = explanation_loss(heat, covered, settings)
     entropy = nn.functional.cross_entropy(logits[None], torch.tensor([target]))  # line 21
     unsure = confidence_gap(logits, target, settings.confidence)
     counts = unsure > 0 or not settings.ce_gate
     total = explanation + settings.ce_weight * entropy * counts  # line 22
+    minimised = total
+    if settings.balance:
+        activations = outputs[classifier.layer]
+        minimised = sum(
+            weight * loss / length(loss, activations)
+            for weight, loss in ((1, explanation), (settings.ce_weight * counts, entropy))
+        )
     share, peak = energy(heat, covered).item(), covered.flatten()[heat.argmax()].item()
     lacking = {
         "classify": unsure,
         "hide": unsure + max(0.0, share - 0.03),
         "highlight": unsure + max(0.0, 0.52 - share) + 0.1 * (peak < 0.5),
     }.get(settings.objective, total.item())
-    return Losses(total, entropy, explanation, lacking)
+    return Losses(total, entropy, explanation, lacking, minimised)
+
+
+def length(loss: Tensor, activations: Tensor) -> float:
+    """The length of a loss's gradient by the activations; 1 where it is zero."""
+    if not loss.requires_grad:
+        return 1.0
+    (by_activations,) = torch.autograd.grad(loss, activations, retain_graph=True)
+    return by_activations.norm().item() or 1.0
 
 
 def gradient(
@@ -186,7 +217,7 @@ def gradient(
     adversarial = image.clone()
     adversarial[:, row : row + size, column : column + size] = tile
     losses = evaluate(classifier, adversarial, target, settings)
-    return losses, torch.autograd.grad(losses.total, tile)[0]  # line 23
+    return losses, torch.autograd.grad(losses.minimised, tile)[0]  # line 23
 
 
 class Outcome(NamedTuple):

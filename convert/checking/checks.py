@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from convert.checking.comparison import (
     LOSSES_ON,
     OBJECTIVES,
+    PLAIN,
     Row,
     Rows,
     cast,
@@ -19,7 +20,6 @@ from convert.checking.comparison import (
 )
 from gcpatch.attacks import engine
 from gcpatch.attacks.blending import paste
-from gcpatch.attacks.settings import Attack
 from gcpatch.errors import UserError
 from gcpatch.interpreters.adapt import Adapted
 from gcpatch.networks import Network
@@ -78,7 +78,7 @@ def _map(network: Network, image: Any) -> Any:
 
 def _patch(rows: Rows, network: Network, image: np.ndarray, target: int) -> None:
     """Adds what is computed of an image with a patch of random pixels."""
-    problem, settings = problem_of(network, image, target, Attack())
+    problem, settings = problem_of(network, image, target, PLAIN)
     generator = np.random.default_rng(0)
     shape = (settings.size, settings.size, 3)
     tile = generator.uniform(0.25, 0.75, shape).astype(rows.kind)

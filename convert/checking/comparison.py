@@ -25,6 +25,7 @@ from gcpatch.runs.options import PRECISIONS
 
 OBJECTIVES = {name: objectives.OBJECTIVES[name].loss for name in reference.OBJECTIVES}
 LOSSES_ON = 4  # images whose losses and gradients are compared
+PLAIN = Attack(balance=False)  # whose gradient is that of the total loss, eq. 5 as it stands
 RATIO = 0.8  # of the patch while it is optimised
 
 
@@ -92,7 +93,8 @@ def losses_of(
         return jnp.stack([loss(evidence) for loss in OBJECTIVES.values()]) @ chosen
 
     differentiate = jax.grad(step.evaluate, argnums=1, has_aux=True)
-    gradient, (losses, _) = differentiate(network, tile, problem, Attack(objective=objective))
+    attack = replace(PLAIN, objective=objective)
+    gradient, (losses, _) = differentiate(network, tile, problem, attack)
     return losses, gradient
 
 
@@ -174,7 +176,7 @@ class Comparison(Rows):
 
     def losses(self, image: Float[np.ndarray, "h w 3"], target: int) -> None:
         """Compares each objective's losses with a patch of random pixels, and their gradient."""
-        problem, settings = problem_of(self.network, image, target, Attack())
+        problem, settings = problem_of(self.network, image, target, PLAIN)
         shape = (settings.size, settings.size, 3)
         tile = np.random.default_rng(0).random(shape).astype(self.kind)
         for name, chosen in zip(OBJECTIVES, np.eye(len(OBJECTIVES), dtype=self.kind), strict=True):
@@ -234,7 +236,16 @@ def problem_of(
     )
     rate = LEARNING_RATES[attack.optimizer]
     return problem, reference.Settings(
-        attack.objective.name, attack.optimizer, rate, attack.steps, size, place.corner, RATIO
+        attack.objective.name,
+        attack.optimizer,
+        rate,
+        attack.steps,
+        size,
+        place.corner,
+        RATIO,
+        ce_weight=attack.ce_weight,
+        balance=attack.balance,
+        ring=attack.ring,
     )
 
 

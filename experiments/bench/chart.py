@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from experiments.plots import plt
 
 COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers
     "torch-single": "#999999",

@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.ticker import PercentFormatter
 
 from experiments.beyond.tables import Row, Table
+from experiments.plots import PercentFormatter, plt
 from gcpatch.evaluation.intervals import Estimate
 
 LOOKS = {"classify": ("#e69f00", "s"), "highlight": ("#0072b2", "o"), "hide": ("#009e73", "^")}

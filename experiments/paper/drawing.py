@@ -5,16 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.patches import Rectangle
-
 from experiments.paper.study import TITLES, Cell
+from experiments.plots import ListedColormap, Normalize, Rectangle, ScalarMappable, plt
 from gcpatch.report.figures import jet, percent
 
 EXAMPLES = 3  # images in a figure: a run's first, nobody chooses

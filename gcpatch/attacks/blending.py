@@ -64,3 +64,16 @@ def _shares(cells: int, length: int, start: Int[Array, "*n"], size: int):
     edges = (jnp.arange(cells) * side).reshape(-1, *[1] * start.ndim)
     overlap = jnp.minimum(start + size, edges + side) - jnp.maximum(start, edges)
     return jnp.clip(overlap, 0) / side
+
+
+def with_rings(coverage: Float[ArrayLike, "h w"], rings: int = 1) -> Float[Array, "h w"]:
+    """1 in each cell that a patch covers any of, and in those within `rings` cells of one.
+
+    Heat that has only moved aside lies in the first ring. Without rings the coverage itself.
+    """
+    coverage = jnp.asarray(coverage)
+    if not rings:
+        return coverage
+    side = 2 * rings + 1
+    touched = (coverage > 0).astype(coverage.dtype)
+    return lax.reduce_window(touched, 0.0, lax.max, (side, side), (1, 1), "SAME")

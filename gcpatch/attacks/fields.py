@@ -40,10 +40,23 @@ class Fields:
         otherwise="the optimiser's own",
     )
     ce_weight: float = setting(
-        0.05,
+        3.0,
         "the weight of the cross-entropy beside the objective, alpha in eq. 5",
         value="ALPHA",
         parse=float,
+        range=at_least(0),
+    )
+    balance: bool = setting(
+        True,
+        "whether each of the two losses is divided by the length of its gradient by the layer's "
+        "activations, so that `ce_weight` means the same for every network and loss",
+    )
+    ring: int = setting(
+        0,
+        "how many rings of cells around the patch `hide` clears as well, so that the heat is not "
+        "only moved aside; the verdict is on the patch's own cells, beside it that with one ring",
+        value="CELLS",
+        parse=int,
         range=at_least(0),
     )
     ce_gate: bool = setting(

@@ -5,7 +5,14 @@ from dataclasses import replace
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
 
-_LITERAL = Attack(optimizer="sign", ce_weight=0.05, ce_gate=True, confidence=0.0, project=False)
+_LITERAL = Attack(
+    optimizer="sign",
+    ce_weight=0.05,
+    balance=False,
+    ce_gate=True,
+    confidence=0.0,
+    project=False,
+)
 _PAPER = replace(_LITERAL, objective="paper", steps=1000, learning_rate=0.05)
 
 PRESETS: dict[str, tuple[Patch, Attack]] = {

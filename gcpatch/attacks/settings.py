@@ -9,7 +9,7 @@ import jax
 import optax
 
 from gcpatch.attacks.fields import Fields
-from gcpatch.attacks.objectives import ObjectiveError, as_objective
+from gcpatch.attacks.objectives import OBJECTIVES, ObjectiveError, as_objective
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import METHODS, Cam
 from gcpatch.settings import check, documented
@@ -21,7 +21,7 @@ OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "adam": optax.adam,
 }
 
-LEARNING_RATES = {"sign": 0.05, "sgd": 50.0, "momentum": 5.0, "adam": 0.1}
+LEARNING_RATES = {"sign": 0.05, "sgd": 50.0, "momentum": 5.0, "adam": 0.2}
 
 # What is data in a jitted function; the rest is static.
 NUMBERS = ("steps", "learning_rate", "ce_weight", "confidence", "patience")
@@ -55,6 +55,11 @@ class Attack(Fields):
             choices = ", ".join(METHODS)
             raise AttackError(
                 f"the explainer is {self.explainer!r}; choose one of {choices}, or give a Cam"
+            )
+        if self.ring and self.objective.name in OBJECTIVES and self.objective.name != "hide":
+            raise AttackError(
+                f"ring is {self.ring}, but {self.objective.name} clears no cells; only hide does, "
+                "and a function of your own that uses the coverage"
             )
         if not isinstance(self.optimizer, str | optax.GradientTransformation):
             raise AttackError(

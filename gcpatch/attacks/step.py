@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from gcpatch.attacks.blending import blend, coverage, cut, paste
+from gcpatch.attacks.blending import blend, coverage, cut, paste, with_rings
 from gcpatch.attacks.objectives import ObjectiveError
 from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.settings import Attack
@@ -92,7 +92,7 @@ def evaluate(
     attack: Attack,
     forward: Forward | None = None,
 ) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
-    """The total loss with this tile in the image (paper, eq. 5); beside it losses and shortfall.
+    """What is minimised with this tile in the image (paper, eq. 5); beside it losses and shortfall.
 
     `forward` gives the layer's activations of a tile; the network's whole trunk if None.
     """
@@ -114,30 +114,50 @@ def loss_from_activations(
     problem: Problem,
     attack: Attack,
 ) -> tuple[Float[Array, ""], tuple[Losses, Float[Array, ""]]]:
-    """The total loss of an adversarial image whose activations are known; see `evaluate`."""
-    explain = partial(attack.explainer.logits_and_map, head, activations)
-    logits, heat = explain(problem.target)
-    evidence = Evidence(
-        image=image,
-        tile=tile,
-        logits=logits,
-        heat=heat,
-        coverage=covered,
-        target=problem.target,
-        label=problem.label,
-        explain=lambda label: explain(label)[1],
-        clean_heat=problem.clean_heat,
-        clean_heat_of_target=problem.clean_heat_of_target,
-    )
-    explanation, entropy = attack.objective.loss(evidence), cross_entropy(evidence)
-    if not isinstance(explanation, int | float | jax.Array) or jnp.shape(explanation) != ():
-        raise ObjectiveError(f"the objective {attack.objective.name} gives no single number")
-    wanted = (
-        confidence_gap(logits, problem.target, attack.confidence) > 0 if attack.ce_gate else True
-    )
-    total = explanation + attack.ce_weight * jnp.where(wanted, entropy, 0)
-    losses = Losses(total, entropy, explanation)
-    return total, (losses, shortfall(attack, evidence, losses))
+    """What is minimised, of an adversarial image whose activations are known; see `evaluate`.
+
+    It is the total loss, explanation + ce_weight * cross-entropy (eq. 5). With `attack.balance`
+    each of the two losses is first divided by the length of its gradient by the activations, taken
+    as a constant.
+    """
+
+    def both(activations):
+        explain = partial(attack.explainer.logits_and_map, head, activations)
+        logits, heat = explain(problem.target)
+        evidence = Evidence(
+            image=image,
+            tile=tile,
+            logits=logits,
+            heat=heat,
+            coverage=with_rings(covered, attack.ring),
+            target=problem.target,
+            label=problem.label,
+            explain=lambda label: explain(label)[1],
+            clean_heat=problem.clean_heat,
+            clean_heat_of_target=problem.clean_heat_of_target,
+        )
+        explanation, entropy = attack.objective.loss(evidence), cross_entropy(evidence)
+        if not isinstance(explanation, int | float | jax.Array) or jnp.shape(explanation) != ():
+            raise ObjectiveError(f"the objective {attack.objective.name} gives no single number")
+        gap = confidence_gap(logits, problem.target, attack.confidence)
+        counted = jnp.where(gap > 0, entropy, 0) if attack.ce_gate else entropy
+        losses = Losses(explanation + attack.ce_weight * counted, entropy, explanation)
+        pair = jnp.asarray(explanation, entropy.dtype), counted
+        return pair, (losses, shortfall(attack, evidence, losses))
+
+    (explanation, entropy), aux = both(activations)
+    if attack.balance:
+        _, back = jax.vjp(lambda still: both(still)[0], jax.lax.stop_gradient(activations))
+        one, zero = jnp.ones_like(entropy), jnp.zeros_like(entropy)
+        explanation /= _length(*back((one, zero)))
+        entropy /= _length(*back((zero, one)))
+    return explanation + attack.ce_weight * entropy, aux
+
+
+def _length(gradient: Float[Array, "h2 w2 k"]) -> Float[Array, ""]:
+    """A gradient's Euclidean length, as a constant; 1 where it is zero."""
+    square = jax.lax.stop_gradient(jnp.sum(gradient**2))
+    return jnp.sqrt(jnp.where(square > 0, square, 1))
 
 
 def make_problem(

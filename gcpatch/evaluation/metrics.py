@@ -16,16 +16,6 @@ def energy(heat: Map, weights: Map) -> float:
     return float((heat * weights).sum()) / total if total > 0 else 0.0
 
 
-def with_ring(coverage: Map) -> Map:
-    """1 in each cell that a patch covers any of, and in those that touch one; 0 elsewhere.
-
-    Heat that has only moved aside lies in that ring (`energy_ring`).
-    """
-    around = np.pad(coverage > 0, 1)
-    windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3))
-    return windows.any((2, 3)).astype(float)
-
-
 def pointing(heat: Map, coverage: Map) -> bool:
     """Whether the map's maximum lies in the patch: in a cell that it covers by half or more."""
     return bool(heat.max() > 0 and coverage.ravel()[heat.argmax()] >= 0.5)

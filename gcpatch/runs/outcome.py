@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.blending import coverage, with_rings
 from gcpatch.attacks.objectives import Objective
 from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.settings import Attack
@@ -212,7 +212,7 @@ def _verdict(
 ) -> dict[str, Any]:
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
     fooled_map = objective.fooled and objective.fooled(energy, points)
-    ring = metrics.with_ring(covered)
+    ring = np.asarray(with_rings(covered))
     with_ring = metrics.energy(heat, ring)
     hides = objective.fooled if objective.fooled and objective.fooled(0.0, False) else None
     return {

@@ -29,7 +29,7 @@ def test_the_loss_is_of_the_explainers_map_at_the_layer(tiny, name):
     def heat(evidence):
         return evidence.heat.sum()
 
-    attack = Attack(objective=heat, ce_weight=0.0, layer=LAYER, explainer=name)
+    attack = Attack(objective=heat, ce_weight=0.0, balance=False, layer=LAYER, explainer=name)
     place = Patch(8).place(SIDE, SIDE)
     problem = make_problem(tiny, image(), 2, attack, placement=place, key=jax.random.key(0))
     tile = image(1)[:8, :8]

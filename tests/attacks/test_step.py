@@ -19,12 +19,13 @@ from gcpatch.attacks.step import (
     confidence_gap,
     evaluate,
     init_state,
+    loss_from_activations,
     shortfall,
     step,
 )
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import grad_cam
-from gcpatch.losses import Evidence, energy
+from gcpatch.losses import Evidence, energy, hide
 from gcpatch.networks import random
 
 MEAN, STD = np.asarray([0.485, 0.456, 0.406]), np.asarray([0.229, 0.224, 0.225])
@@ -58,6 +59,9 @@ def batched(network, problems, size, how):
     states = [init_state(network, one, (size, size), how) for one in problems]
     stack = partial(jax.tree.map, lambda *leaves: jnp.stack(leaves))
     return stack(*states), stack(*problems)
+
+
+plain = partial(Attack, balance=False, ce_weight=0.05)  # eq. 5 as it stands, for values by hand
 
 
 def cross_entropy_of(network, image, target):
@@ -197,7 +201,7 @@ def test_evidence(flat):
 
     one = flat_problem(target=2, corner=(3, 1), label=1)
     tile = pixels(SMALL, SMALL, 3, seed=8)
-    total, (losses, _) = evaluate(flat, tile, one, Attack(objective=look, ce_weight=0.0))
+    total, (losses, _) = evaluate(flat, tile, one, plain(objective=look, ce_weight=0.0))
     image = one.image.at[3:5, 1:3].set(tile)
     logits = flat(image)
     np.testing.assert_array_equal(seen["image"], image)
@@ -220,7 +224,7 @@ def test_the_cross_entropy_s_gate(flat, gate, sure):
     odds = np.asarray(jax.nn.softmax(flat(one.image)))
     target = odds.argmax() if sure else odds.argmin()
     one = one._replace(target=jnp.asarray(target, jnp.int32))
-    how = Attack(
+    how = plain(
         objective=lambda evidence: jnp.asarray(2.0), ce_weight=0.25, ce_gate=gate, confidence=0.0
     )
     total, (losses, _) = evaluate(flat, tile, one, how)
@@ -238,7 +242,7 @@ def test_the_gate_stays_open_below_the_confidence(flat):
         flat,
         cut(one.image, one.corner, (SMALL, SMALL)),
         one,
-        Attack(objective="classify", ce_weight=0.25, confidence=float(odds.max()) + 1e-3),
+        plain(objective="classify", ce_weight=0.25, confidence=float(odds.max()) + 1e-3),
     )
     np.testing.assert_allclose(total, 0.25 * -np.log(odds.max()), rtol=1e-5)
 
@@ -282,7 +286,7 @@ def _adam(gradient, count):
 )
 def test_steps_against_numpy(flat, optimizer, moved, ratio):
     """The loss is linear in the tile, so that the gradient by N is known at every step."""
-    how = Attack(objective=pull, optimizer=optimizer, learning_rate=0.25, ce_weight=0.0)
+    how = plain(objective=pull, optimizer=optimizer, learning_rate=0.25, ce_weight=0.0)
     one = flat_problem(ratio=ratio, corner=(1, 3))
     state = init_state(flat, one, (SMALL, SMALL), how)
     for count in (1, 2, 3):
@@ -297,7 +301,7 @@ def test_steps_against_numpy(flat, optimizer, moved, ratio):
 
 def test_the_patch_is_kept_to_valid_pixels(flat):
     """And the gradient passes the bound straight through: a step is as long as ever."""
-    how = Attack(objective=pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0)
+    how = plain(objective=pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0)
     one = flat_problem()
     state = init_state(flat, one, (SMALL, SMALL), how)
     for _ in range(2):
@@ -306,7 +310,7 @@ def test_the_patch_is_kept_to_valid_pixels(flat):
 
 
 def test_without_projection_the_patch_is_free_and_the_image_is_valid(flat):
-    how = Attack(objective=pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0, project=False)
+    how = plain(objective=pull, optimizer="sign", learning_rate=10.0, ce_weight=0.0, project=False)
     one = flat_problem(ratio=0.3)
     state = init_state(flat, one, (SMALL, SMALL), how)
     for _ in range(3):
@@ -319,7 +323,7 @@ def test_without_projection_the_patch_is_free_and_the_image_is_valid(flat):
 def test_the_start(flat, init):
     one = flat_problem(3, corner=(2, 4))
     other = one._replace(key=jax.random.key(1))
-    how = Attack(objective=pull, init=init, optimizer="sign", learning_rate=0.125, ce_weight=0.0)
+    how = plain(objective=pull, init=init, optimizer="sign", learning_rate=0.125, ce_weight=0.0)
     state = init_state(flat, one, (SMALL, SMALL), how)
     tile = one.image[2:4, 4:6]
     if init == "image":
@@ -343,7 +347,7 @@ def test_the_start(flat, init):
 
 
 def test_the_first_step_of_a_clean_start_moves_by_the_clean_image_s_gradient(flat):
-    how = Attack(
+    how = plain(
         objective="classify",
         init="clean",
         optimizer="sgd",
@@ -410,7 +414,7 @@ def reference(network, one, how, count):
     [("hide", 2, 0.6, (5, 3), 300.0), ("highlight", 0, 1.0, (21, 22), 10.0)],
 )
 def test_a_trajectory(tiny64, objective, target, ratio, corner, rate):
-    how = Attack(
+    how = plain(
         objective=objective,
         optimizer="momentum",
         learning_rate=rate,
@@ -432,7 +436,7 @@ def test_a_trajectory(tiny64, objective, target, ratio, corner, rate):
 
 def test_a_stream_s_trajectory(tiny64):
     """The same through `stream`, which evaluates only what the patch can reach."""
-    how = Attack(
+    how = plain(
         objective="hide",
         steps=8,
         optimizer="momentum",
@@ -457,7 +461,7 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
     """Every guarantee that does not depend on how well the attack goes."""
     monkeypatch.setattr(slots, "CHUNK", 8)
     row, column = 7, 13
-    how = Attack(
+    how = plain(
         objective="highlight", steps=19, optimizer="adam", learning_rate=0.2, confidence=0.3
     )
     problems = [
@@ -507,7 +511,7 @@ def test_many_images_through_few_slots(tiny64, monkeypatch):
 
 
 def test_steps_in_pieces_are_steps_at_once(flat):
-    how = Attack(
+    how = plain(
         objective="highlight", optimizer="momentum", learning_rate=0.5, ce_weight=0.5, ce_gate=False
     )
     problems = [flat_problem(seed, target=seed, corner=(seed, 2)) for seed in range(3)]
@@ -521,7 +525,7 @@ def test_steps_in_pieces_are_steps_at_once(flat):
 
 
 def test_a_batch_is_its_images(flat):
-    how = Attack(objective="hide", optimizer="sgd", learning_rate=0.5, ce_weight=0.5, ce_gate=False)
+    how = plain(objective="hide", optimizer="sgd", learning_rate=0.5, ce_weight=0.5, ce_gate=False)
     problems = [
         flat_problem(0, target=0, corner=(0, 4), ratio=1.0),
         flat_problem(1, target=2, corner=(3, 0), ratio=0.2),
@@ -556,7 +560,7 @@ CREEP = {"optimizer": "sign", "learning_rate": 1e-4, "confidence": 0.0, "ce_gate
 
 
 def test_an_image_that_is_done_is_frozen(flat):
-    how = Attack(objective="classify", steps=50, patience=3, **CREEP)
+    how = plain(objective="classify", steps=50, patience=3, **CREEP)
     states, problems = batched(flat, sure_and_lost(flat), SMALL, how)
     states, history = advance(flat, states, problems, how, 8)
     assert states.step.tolist() == [3, 8]
@@ -577,7 +581,7 @@ def test_an_image_that_is_done_is_frozen(flat):
 
 def test_an_early_stop_and_a_limit_that_is_no_multiple_of_the_chunk(flat, monkeypatch):
     monkeypatch.setattr(slots, "CHUNK", 8)
-    how = Attack(objective="classify", steps=13, patience=3, **CREEP)
+    how = plain(objective="classify", steps=13, patience=3, **CREEP)
     counts = []
     outcomes = dict(
         stream(flat, sure_and_lost(flat), (SMALL, SMALL), how, batch=2, on_steps=counts.append)
@@ -591,8 +595,8 @@ def test_an_early_stop_and_a_limit_that_is_no_multiple_of_the_chunk(flat, monkey
 
 def test_the_goal_must_be_met_in_a_row(flat):
     settings = {"patience": 3, "ce_weight": 0.0, "optimizer": "sgd", "learning_rate": 1.0}
-    met = Attack(objective=lambda evidence: jnp.zeros(()), **settings)
-    missed = Attack(objective=lambda evidence: jnp.ones(()), **settings)
+    met = plain(objective=lambda evidence: jnp.zeros(()), **settings)
+    missed = plain(objective=lambda evidence: jnp.ones(()), **settings)
     one = flat_problem()
     state = init_state(flat, one, (SMALL, SMALL), met)
     for how, streak in [(met, 1), (met, 2), (missed, 0), (met, 1), (met, 2), (met, 3)]:
@@ -608,7 +612,7 @@ def bowl(evidence):
 
 def test_the_best_patch_is_kept_and_not_the_last(flat, monkeypatch):
     monkeypatch.setattr(slots, "CHUNK", 3)
-    how = Attack(
+    how = plain(
         objective=bowl,
         steps=7,
         optimizer="momentum",
@@ -633,7 +637,7 @@ def test_a_loss_that_is_no_number_is_never_the_best(flat):
     def objective(evidence):
         return jnp.where(evidence.target == 1, jnp.nan, 1.0) * bowl(evidence)
 
-    how = Attack(objective=objective, steps=4, optimizer="sign", learning_rate=0.01, ce_weight=0.0)
+    how = plain(objective=objective, steps=4, optimizer="sign", learning_rate=0.01, ce_weight=0.0)
     problems = [flat_problem(0, target=1), flat_problem(1, target=0)]
     outcomes = dict(stream(flat, problems, (SMALL, SMALL), how, batch=2))
     np.testing.assert_array_equal(outcomes[0].adversarial, problems[0].image)
@@ -650,13 +654,13 @@ def test_the_precision_of_the_products(flat, precision):
         seen.add(jax.config.jax_default_matmul_precision)
         return bowl(evidence)
 
-    how = Attack(objective=objective, steps=1, ce_weight=0.0)
+    how = plain(objective=objective, steps=1, ce_weight=0.0)
     list(stream(flat, [flat_problem()], (SMALL, SMALL), how, batch=1, precision=precision))
     assert seen == {precision}
 
 
 def test_nothing_to_attack(flat):
-    assert list(stream(flat, [], (SMALL, SMALL), Attack())) == []
+    assert list(stream(flat, [], (SMALL, SMALL), plain())) == []
 
 
 # --- attack() ----------------------------------------------------------------
@@ -673,7 +677,7 @@ def test_attack_gives_outcomes_in_the_order_of_the_images(flat):
     def objective(evidence):
         return 10.0 * evidence.target + evidence.label + 0 * bowl(evidence)
 
-    how = Attack(objective=objective, steps=3, learning_rate=0.1, ce_weight=0.0)
+    how = plain(objective=objective, steps=3, learning_rate=0.1, ce_weight=0.0)
     outcomes = attack(flat, images, targets, Patch(SMALL, 0.5, "bottom-left"), how, batch=2)
     explained = [outcome.losses.explanation for outcome in outcomes]
     np.testing.assert_allclose(explained, 10 * np.asarray(targets) + labels)
@@ -686,7 +690,7 @@ def test_attack_gives_outcomes_in_the_order_of_the_images(flat):
 
 def test_the_seed_of_a_random_start(flat):
     images = np.stack([images_of(1, FLAT)[0]] * 2)
-    how = Attack(objective="classify", steps=1, init="random")
+    how = plain(objective="classify", steps=1, init="random")
     run = partial(attack, flat, images, [0, 0], Patch(SMALL), how, batch=1)
     (one, other), (again, _), (different, _) = run(seed=1), run(seed=1), run(seed=2)
     np.testing.assert_array_equal(one.tile, again.tile)
@@ -696,7 +700,7 @@ def test_the_seed_of_a_random_start(flat):
 
 def test_a_patch_that_does_not_fit(flat):
     with pytest.raises(PatchError, match=f"inside an image of {FLAT}x{FLAT}"):
-        attack(flat, images_of(1, FLAT), [0], Patch(FLAT + 1), Attack())
+        attack(flat, images_of(1, FLAT), [0], Patch(FLAT + 1), plain())
 
 
 @pytest.mark.parametrize(
@@ -724,13 +728,13 @@ def test_images_and_targets_that_cannot_be(flat, images, targets, message):
 
 def test_an_attack_asks_for_images_and_targets(flat):
     with pytest.raises(UserError, match="as many targets"):
-        attack(flat, images_of(2, FLAT), [0], Patch(SMALL), Attack(steps=1))
+        attack(flat, images_of(2, FLAT), [0], Patch(SMALL), plain(steps=1))
     with pytest.raises(UserError, match="goes from"):
-        attack(flat, 255 * images_of(1, FLAT), [0], Patch(SMALL), Attack(steps=1))
+        attack(flat, 255 * images_of(1, FLAT), [0], Patch(SMALL), plain(steps=1))
 
 
 def test_targets_may_be_names(flat):
-    images, how = images_of(2, FLAT), Attack(steps=2)
+    images, how = images_of(2, FLAT), plain(steps=2)
     by_name = attack(flat, images, list(flat.categories[1:3]), Patch(SMALL), how)
     by_number = attack(flat, images, [1, 2], Patch(SMALL), how)
     for one, other in zip(by_name, by_number, strict=True):
@@ -760,7 +764,7 @@ def outlook(tiny):
 @pytest.mark.parametrize("objective, target", [("classify", 0), ("highlight", 1)])
 def test_the_attack_works(tiny, outlook, objective, target):
     images, patched, share = outlook
-    how = Attack(
+    how = plain(
         objective=objective,
         steps=40,
         optimizer="adam",
@@ -784,7 +788,7 @@ def test_one_program_serves_all_images_targets_weights_rates_and_places_of_a_cla
     images = images_of(2, 48)
 
     def run(targets, position, **options):
-        how = Attack(objective="hide", **{"steps": 2, **options})
+        how = plain(objective="hide", **{"steps": 2, **options})
         return attack(tiny, images, targets, Patch(8, 0.5, position), how, batch=2)
 
     run([1, 2], (16, 16))
@@ -825,7 +829,7 @@ def test_a_constant_alpha_would_save_nothing(name):
 
 
 def test_out_of_memory_halves_the_batch_and_loses_nothing(flat, monkeypatch):
-    how = Attack(objective="hide", steps=4, optimizer="sgd", learning_rate=0.5, confidence=0.3)
+    how = plain(objective="hide", steps=4, optimizer="sgd", learning_rate=0.5, confidence=0.3)
     problems = [flat_problem(seed, target=seed % 3, corner=(1, 2)) for seed in range(6)]
     expected = dict(stream(flat, problems, (SMALL, SMALL), how, 1))
     calls, advance = [], engine.advance
@@ -853,4 +857,65 @@ def test_other_errors_of_the_device_are_told(flat, monkeypatch):
 
     monkeypatch.setattr(slots, "advance", broken)
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        list(stream(flat, [flat_problem()], (SMALL, SMALL), Attack(steps=1)))
+        list(stream(flat, [flat_problem()], (SMALL, SMALL), plain(steps=1)))
+
+
+# --- both losses by direction ------------------------------------------------
+
+
+def test_balanced_losses_pull_at_the_layer_with_the_lengths_that_the_weight_says(flat):
+    one, how = flat_problem(), Attack(objective="hide", ce_weight=3.0, ce_gate=False)
+    tile = pixels(SMALL, SMALL, 3, seed=8)
+    trunk, head = flat.split()
+    activations = trunk(one.image.at[3:5, 1:3].set(tile))
+    covered = coverage(activations.shape[:2], (FLAT, FLAT), (3, 1), (SMALL, SMALL))
+
+    def losses(activations):
+        logits, heat = how.explainer.logits_and_map(head, activations, one.target)
+        heat = jnp.sum(heat * covered) / jnp.sum(covered)
+        return heat, -jax.nn.log_softmax(logits)[one.target]
+
+    def minimised(activations):
+        arguments = activations, one.image, tile, covered, one, how
+        return loss_from_activations(head, *arguments)[0]
+
+    one = one._replace(corner=jnp.asarray((3, 1)))
+    pulls = [jax.grad(lambda a, i=i: losses(a)[i])(activations) for i in (0, 1)]
+    assert all(jnp.linalg.norm(pull) > 0 for pull in pulls)
+    explanation, entropy = (pull / jnp.linalg.norm(pull) for pull in pulls)
+    found = jax.grad(minimised)(activations)
+    np.testing.assert_allclose(found, explanation + 3 * entropy, rtol=1e-4, atol=1e-6)
+
+
+def test_the_scale_of_a_balanced_loss_does_not_matter(flat):
+    one, tile = flat_problem(corner=(3, 1)), pixels(SMALL, SMALL, 3, seed=8)
+
+    def gradient(scale, **settings):
+        how = Attack(objective=lambda evidence: scale * hide(evidence), **settings)
+        return jax.grad(evaluate, argnums=1, has_aux=True)(flat, tile, one, how)[0]
+
+    np.testing.assert_allclose(gradient(1000.0), gradient(1.0), rtol=1e-3, atol=1e-7)
+    raw = [gradient(scale, balance=False) for scale in (1000.0, 1.0)]
+    assert not np.allclose(*raw, rtol=0.1)
+
+
+def test_a_ring_is_in_the_loss_and_in_the_goal(flat):
+    one, tile = flat_problem(corner=(3, 1)), pixels(SMALL, SMALL, 3, seed=8)
+    seen = []
+
+    def look(evidence):
+        seen.append(np.asarray(evidence.coverage))
+        return hide(evidence)
+
+    for ring in (0, 1, 2):
+        evaluate(flat, tile, one, plain(objective=look, ring=ring))
+    wanted = np.zeros((3, FLAT, FLAT))
+    for grown, ring in zip(wanted, (0, 1, 2), strict=True):
+        grown[3 - ring : 5 + ring, max(1 - ring, 0) : 3 + ring] = 1
+    np.testing.assert_array_equal(seen, wanted)
+
+
+@pytest.mark.parametrize("objective", ["highlight", "classify", "paper"])
+def test_only_hide_has_rings(objective):
+    with pytest.raises(AttackError, match=f"ring is 1, but {objective} clears no cells"):
+        Attack(objective=objective, ring=1)

@@ -25,7 +25,7 @@ from gcpatch.attacks.step import Problem, init_state
 from gcpatch.explainers.cam import grad_cam
 from gcpatch.networks import MINIS, PAPER, random
 
-SETTINGS = Settings("hide", "sgd", 1.0, 1, 1, (0, 1))
+SETTINGS = Settings("hide", "sgd", 1.0, 1, 1, (0, 1), balance=False)
 
 
 def tensors(*values):
@@ -254,6 +254,8 @@ def attacked(tiny, tiny_twin, patch, attack, side=28):
         attack.project,
         attack.init == "clean",
         attack.patience,
+        attack.balance,
+        attack.ring,
     )
     theirs = reference.attack(tiny_twin, tensor(image), tensor(state.noise), 1, settings)
     batch = jax.tree.map(lambda leaf: leaf[None], (state, problem))
@@ -289,6 +291,9 @@ def test_gcpatch_takes_the_same_steps(tiny, tiny_twin, x64, objective, optimizer
         {"objective": "highlight", "confidence": 0.3, "steps": 200},
         {"ce_gate": False, "ce_weight": 0.7, "init": "image"},
         {"optimizer": "sign", "learning_rate": 1.0, "project": False, "init": "random"},
+        {"balance": False, "ce_weight": 0.05},
+        {"ring": 1, "objective": "hide"},
+        {"ring": 2, "objective": "hide", "balance": False},
     ],
 )
 def test_gcpatch_ends_at_the_same_step_with_the_same_patch(tiny, tiny_twin, x64, changes):

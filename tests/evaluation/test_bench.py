@@ -17,6 +17,7 @@ from convert.torchvision import to_torch
 from experiments.bench.__main__ import table
 from experiments.bench.work import multiply_adds, trunk_work
 from gcpatch import cli
+from gcpatch.attacks.settings import Attack
 from gcpatch.cli import bench as bench_verb
 from gcpatch.evaluation import bench
 from gcpatch.networks import MINIS, random
@@ -41,7 +42,18 @@ def test_batched_pytorch_takes_the_steps_of_the_reference(name):
     images, targets, corner = bench.images_for(2, 96), [3, 7], (5, 40)
     fast = Batched(network, to_torch(network), images, targets, corner, 32, compiled=False)
     losses = [fast.step().numpy() for _ in range(3)]
-    settings = reference.Settings("hide", "adam", 0.1, 3, 32, corner)
+    how = Attack()
+    assert how.balance
+    settings = reference.Settings(
+        "hide",
+        "adam",
+        how.rate,
+        3,
+        32,
+        corner,
+        ce_weight=how.ce_weight,
+        balance=True,
+    )
     model = classifier(network, to_torch(network))
     for i, (image, target) in enumerate(zip(images, targets, strict=True)):
         wanted = reference.attack(model, tensor(image), torch.zeros(3, 32, 32), target, settings)

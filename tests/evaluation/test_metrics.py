@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from gcpatch.attacks.blending import with_rings
 from gcpatch.evaluation import metrics
 
 HEAT = np.array([[0.0, 3.0], [1.0, 0.0]], np.float32)
@@ -17,13 +18,13 @@ def test_energy_is_the_share_of_the_mass_under_the_weights():
 def test_the_ring_is_every_cell_that_touches_a_covered_one():
     covered = np.zeros((5, 6), np.float32)
     covered[0, 4:] = 0.3, 1.0
-    ring = metrics.with_ring(covered)
+    ring = with_rings(covered)
     wanted = np.zeros((5, 6))
     wanted[:2, 3:] = 1
     np.testing.assert_array_equal(ring, wanted)
     heat = np.ones((5, 6), np.float32)
-    assert metrics.energy(heat, ring) == 6 / 30
-    np.testing.assert_array_equal(metrics.with_ring(np.zeros((2, 2))), np.zeros((2, 2)))
+    assert metrics.energy(heat, np.asarray(ring)) == 6 / 30
+    np.testing.assert_array_equal(with_rings(np.zeros((2, 2))), np.zeros((2, 2)))
 
 
 def test_pointing_asks_where_the_maximum_lies():
