@@ -137,7 +137,6 @@ def attack(cell: Cell, network: Network, items: Sequence[Item], batch: int, out:
             options=Options(seed=0),
             batch=batch,
             watch=watch,
-            write_artifacts=False,
         ):
             pass
     if watch.stopped:
