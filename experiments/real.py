@@ -137,6 +137,7 @@ def attack(cell: Cell, network: Network, items: Sequence[Item], batch: int, out:
             options=Options(seed=0),
             batch=batch,
             watch=watch,
+            write_artifacts=False,  # but adversarial.png, on which the verdicts rest
         ):
             pass
     if watch.stopped:
