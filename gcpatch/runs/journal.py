@@ -34,8 +34,8 @@ class RunError(UserError):
 
 
 def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings, with what gcpatch 0.1 left unsaid: kind of region, layer, explainer."""
-    said = dict(settings)
+    """A run's settings, with what older ones left unsaid: kind of region, layer, colours, ..."""
+    said = {"colormap": "jet"} | settings
     if "patch" in said:
         said["patch"] = {"kind": regions.kind_of(said["patch"])} | said["patch"]
     if "attack" in said:
@@ -98,7 +98,7 @@ class Journal:
             old = _with_defaults(json.loads(found.read_text())["settings"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{found} is not a run's settings; choose another folder") from None
-        new = json.loads(json.dumps(self.settings["settings"]))
+        new = _with_defaults(json.loads(json.dumps(self.settings["settings"])))
         differing = [
             f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
             for key in sorted({*old, *new})
