@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from gcpatch.attacks import regions
 from gcpatch.attacks.step import Losses
 from gcpatch.errors import UserError
-from gcpatch.files import DRAFTS, atomic_directory, atomic_write
+from gcpatch.files import DRAFTS, atomic_directory, atomic_write, is_name
 from gcpatch.report.records import read_records
 from gcpatch.report.summary import write_summary
 
@@ -171,7 +171,7 @@ class Journal:
         ):
             for record in self.records():
                 path = self.folder / "images" / record["id"] / "history.npz"
-                if not record.get("error") and path.exists():
+                if not record.get("error") and is_name(record["id"]) and path.exists():
                     with zipfile.ZipFile(path) as curves:
                         for name in curves.namelist():
                             gathered.writestr(f"{record['id']}/{name}", curves.read(name))
