@@ -1,5 +1,5 @@
-"""Intervals over images: Wilson's for rates (1927), Newcombe's for what two rates of the same images
-differ by (1998), the percentile bootstrap (Efron, 1979) else."""
+"""Intervals over images: Wilson's for rates (1927), Newcombe's for paired rates (1998), else the
+percentile bootstrap (Efron, 1979)."""
 
 from collections.abc import Callable
 from typing import NamedTuple

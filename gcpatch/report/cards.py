@@ -72,7 +72,7 @@ def spread(rows: list[Value], most: int) -> list[Value]:
 
 
 def chosen(run: Run, rows: Sequence[int]) -> list[int]:
-    """At most `CARDS` of the rows, as many of each outcome as there are: rare ones are all there."""
+    """At most `CARDS` of the rows, those of a rare outcome before those of a frequent one."""
     groups: dict[str, list[int]] = {}
     for row in rows:
         groups.setdefault(status(run.records[row]), []).append(row)
@@ -95,11 +95,15 @@ def pictures(folder: Path, colormap: str, wanted: str | None = None) -> list[str
     Raises:
         OSError: there is no attacked image that could be read (or another of `UNREADABLE`).
     """
-    tiles = None
+    tiles: list[Any] | None = None
     if _is_own(folder / "panel.png"):
         tiles = panel_tiles(read_png(folder / "panel.png"))
     if tiles is None:
-        tiles = [None, None, *(_read(folder / f"{name}.png") for name in ("adversarial", "overlay"))]
+        tiles = [
+            None,
+            None,
+            *(_read(folder / f"{name}.png") for name in ("adversarial", "overlay")),
+        ]
         if tiles[2] is None:
             raise FileNotFoundError(folder / "adversarial.png")
     if wanted not in (None, colormap):

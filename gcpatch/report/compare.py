@@ -4,8 +4,9 @@ An image of one run is that of another if the network, the target and the id are
 content (SHA-256) where the id is not. Each run is compared with the first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,10 @@ from gcpatch.report.summary import MEANS, OF_CORRECT, RATES, judged, number, sum
 
 FLAGS = (*RATES, *OF_CORRECT, "accuracy_robust")
 NUMBERS = tuple(key for key in MEANS if not key.endswith("_clean"))  # what an attack can change
-MEANT = ("fooled_explanation", "fooled_both")  # how the keys begin that an objective gives a meaning
+MEANT = (
+    "fooled_explanation",
+    "fooled_both",
+)  # how the keys begin that an objective gives a meaning
 LABELS = {
     "converged": "Converged",
     "fooled_class": "Class fooled",
@@ -48,14 +52,8 @@ SHARES = (*FLAGS, *(key for key in NUMBERS if "energy" in key or key.endswith("s
 OWN = ("shard", "images")  # settings that say which images, not how they are attacked
 
 
-def texts(found: "Difference") -> tuple[str, str, str]:
-    """Both runs' values and the difference with its interval, as tables show them."""
-    if found.key in SHARES:
-        both = percent(found.first), percent(found.second)
-        change, low, high = (f"{100 * v:+.1f}" for v in (found.value, found.low, found.high))
-        return *both, f"{change} [{low}, {high}] %"
-    both = f"{found.first:.4g}", f"{found.second:.4g}"
-    return *both, f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+Records = dict[int, dict[str, Any]]  # by row
+Rows = list[tuple[int, int]]  # of one run and of the other
 
 
 class Difference(NamedTuple):
@@ -80,6 +78,14 @@ class Difference(NamedTuple):
     high: float
 
 
+class Changed(NamedTuple):
+    """An image that is fooled in one of two runs alone: its rows there, and in which it is."""
+
+    first: int
+    second: int
+    only_first: bool
+
+
 class Pair(NamedTuple):
     """The first run and another.
 
@@ -88,7 +94,7 @@ class Pair(NamedTuple):
         images: how many are in both, with the same network and target.
         verdict: the flag that says on which side an image is.
         differences: of rates, then of means.
-        changed: rows in the records of the first and of the other of the images that changed sides.
+        changed: the images that changed sides.
         notes: what cannot be compared, a sentence each.
     """
 
@@ -96,7 +102,7 @@ class Pair(NamedTuple):
     images: int
     verdict: str
     differences: list[Difference]
-    changed: list[tuple[int, int]]
+    changed: list[Changed]
     notes: list[str]
 
 
@@ -141,6 +147,17 @@ def compare(folders: Sequence[Path], note: Note | None = None) -> Comparison:
     return Comparison(names, runs, _differing([_settings(run) for run in runs]), pairs)
 
 
+def texts(found: Difference) -> tuple[str, str, str]:
+    """Both runs' values and the difference with its interval, as tables show them."""
+    if found.key in SHARES:
+        both = percent(found.first), percent(found.second)
+        ends = found.value, found.low, found.high
+        change, low, high = (f"{round(100 * v, 1) + 0.0:+.1f}" for v in ends)  # no -0.0
+        return *both, f"{change} [{low}, {high}] %"
+    both = f"{found.first:.4g}", f"{found.second:.4g}"
+    return *both, f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+
+
 def as_json(found: Comparison) -> dict[str, Any]:
     """A comparison as `gcpatch compare --json` prints it."""
     runs = [
@@ -157,11 +174,10 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 
 def _changed(first: Run, second: Run, pair: Pair) -> Iterator[dict[str, Any]]:
-    for row, other in pair.changed:
+    for row, other, only_first in pair.changed:
         before, after = first.records[row], second.records[other]
-        flags = {"first": before[pair.verdict], "second": after[pair.verdict]}
         known = {"id": before["id"], "id_second": after["id"], "target": before.get("target")}
-        yield known | flags
+        yield known | {"first": only_first, "second": not only_first}
 
 
 # ---- settings ------------------------------------------------------------------------------------
@@ -171,6 +187,8 @@ def _settings(run: Run) -> dict[str, Any]:
     """What a run was made with, by dotted names."""
     inner = run.settings.get("settings")
     settings = dict(inner) if isinstance(inner, dict) else {}
+    if isinstance(attack := settings.get("attack"), dict) and "objective" in attack:
+        settings.pop("objective", None)  # which says the same
     made = {key: run.settings.get(key) for key in ("versions", "python", "device")}
     return flatten({k: v for k, v in settings.items() if k not in OWN} | made)
 
@@ -184,7 +202,8 @@ def _differing(settings: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
 # ---- images in both ------------------------------------------------------------------------------
 
 
-def _done(run: Run) -> dict[int, dict[str, Any]]:
+def _done(run: Run) -> Records:
+    """The records with results, by row."""
     return {
         row: record
         for row, record in enumerate(run.records)
@@ -198,8 +217,8 @@ def _target(record: dict[str, Any]) -> Any:
     return target.get("name") or target.get("id")
 
 
-def _place(record: dict[str, Any], *, network: bool, target: bool, content: bool) -> Any:
-    """What the records of one image share; None where that is not known."""
+def _place(record: dict[str, Any], content: bool, network: bool, target: bool) -> str | None:
+    """What the records of one image share, as text; None where that is not known."""
     if content and not record.get("sha256"):
         return None
     said = None if content else record.get("id")
@@ -207,21 +226,29 @@ def _place(record: dict[str, Any], *, network: bool, target: bool, content: bool
     return repr((said, record.get("sha256"), model, goal))
 
 
-def _matched(
-    first: dict[int, dict[str, Any]], second: dict[int, dict[str, Any]], **by: bool
-) -> list[tuple[int, int]]:
-    """Rows of the same image: by its id and content, then of what is left by its content."""
-    found: list[tuple[int, int]] = []
+def _matched(first: Records, second: Records, *, network: bool, target: bool = True) -> Rows:
+    """Rows of the same image: by its id and content, then of what is left by its content.
+
+    Args:
+        first: the records of one run.
+        second: those of the other.
+        network: whether the network must be the same as well.
+        target: whether the target must.
+    """
+    found: dict[int, int] = {}
     for content in (False, True):
-        place = partial(_place, content=content, **by)
-        taken = {row for pair in found for row in pair[1:]}
-        there = {place(record): row for row, record in second.items() if row not in taken}
-        done = {row for row, _ in found}
-        for row in first.keys() - done:
-            key = place(first[row])
-            if key is not None and key in there:
-                found.append((row, there.pop(key)))
-    return sorted(found)
+        taken = set(found.values())
+        there = {
+            _place(record, content, network, target): row
+            for row, record in second.items()
+            if row not in taken
+        }
+        there.pop(None, None)
+        for row in first.keys() - found:
+            place = _place(first[row], content, network, target)
+            if place in there:
+                found[row] = there.pop(place)
+    return sorted(found.items())
 
 
 # ---- two runs ------------------------------------------------------------------------------------
@@ -232,7 +259,7 @@ def _pair(first: Run, second: Run, names: tuple[str, str]) -> Pair:
     models = [dict.fromkeys(str(r.get("model")) for r in one.values()) for one in done]
     shared = [name for name in models[0] if name in models[1]]
     across = not shared and len(models[0]) == len(models[1]) == 1
-    rows = _matched(*done, network=not across, target=True)
+    rows = _matched(*done, network=not across)
     notes = []
     if across:
         each = " and ".join(
@@ -256,22 +283,25 @@ def _pair(first: Run, second: Run, names: tuple[str, str]) -> Pair:
     if others := len({row for row, _ in anyhow} - {row for row, _ in rows}):
         count = "1 image has" if others == 1 else f"{others:,} images have"
         notes.append(f"{count} another target in {names[1]} and cannot be paired.")
-    pairs = [(done[0][row], done[1][other]) for row, other in rows]
+    found = [(done[0][row], done[1][other]) for row, other in rows]
+    pairs = [(_judged_as(one, other), _judged_as(other, one)) for one, other in found]
+    notes += _rules(zip(chain(*found), chain(*pairs), strict=True))
     unlike = _unlike(pairs)
     if unlike:
         notes.append(
-            f"{unlike[0]} and {unlike[1]} want different things of the explanation, so that whether "
-            "it is fooled is not compared, and sides are those of the class."
+            f"{unlike[0]} and {unlike[1]} want different things of the explanation: whether it is "
+            "fooled is not compared, and sides are those of the class."
         )
     differences = list(_differences(pairs, skip=MEANT if unlike else ()))
     compared = {difference.key for difference in differences}
     verdict = "fooled_both" if "fooled_both" in compared else "fooled_class"
     if rows and verdict == "fooled_class" and not unlike:
         notes.append("No explanation is judged in both runs: sides are those of the class.")
+    sides = [[_value(one, verdict, flag=True) for one in pair] for pair in pairs]
     changed = [
-        where
-        for where, (before, after) in zip(rows, pairs, strict=True)
-        if {str(one.get(verdict)) for one in (before, after)} == {"True", "False"}
+        Changed(*where, bool(before))
+        for where, (before, after) in zip(rows, sides, strict=True)
+        if None not in (before, after) and before != after
     ]
     return Pair(names, len(rows), verdict, differences, changed, notes)
 
@@ -283,6 +313,37 @@ def _other_weights(first: Run, second: Run, models: Sequence[str]) -> Iterator[s
         old, new = (one.get(f"weights_digest.{name}") for one in (before, after))
         if old and new and old != new:
             yield f"{name} has other weights in the two runs: it is not the same network."
+
+
+def _rules(records: Iterable[tuple[dict, dict]]) -> list[str]:
+    """A sentence for each objective whose explanations are judged as another's."""
+    said = [
+        f"{own.get('objective')} wants nothing of the explanation, which is judged as that of "
+        f"{judged_so['objective']}."
+        for own, judged_so in records
+        if own is not judged_so
+    ]
+    return list(dict.fromkeys(said))
+
+
+def _judged_as(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A record; where nothing was wanted of its explanation, this is judged as the other's is."""
+    name, points = str(other.get("objective")), one.get("pointing_adversarial")
+    energy, ring = (number(one.get(f"energy{r}_adversarial")) for r in ("", "_ring"))
+    judges = one.get("fooled_explanation") is None and other.get("fooled_explanation") is not None
+    if not judges or energy is None or not isinstance(points, bool):
+        return one
+    if (fooled := fooled_explanation(name, energy, points)) is None:
+        return one
+    with_ring = None
+    if ring is not None and fooled_explanation(name, 0.0, False):
+        with_ring = fooled_explanation(name, ring, points)
+    return one | {
+        "objective": name,
+        "fooled_explanation": fooled,
+        "fooled_both": fooled and one.get("fooled_class"),
+        "fooled_explanation_ring": with_ring,
+    }
 
 
 def _unlike(pairs: Sequence[tuple[dict, dict]]) -> tuple[str, str] | None:
@@ -297,9 +358,7 @@ def _unlike(pairs: Sequence[tuple[dict, dict]]) -> tuple[str, str] | None:
     return None
 
 
-def _differences(
-    pairs: Sequence[tuple[dict, dict]], skip: tuple[str, ...]
-) -> Iterator[Difference]:
+def _differences(pairs: Sequence[tuple[dict, dict]], skip: tuple[str, ...]) -> Iterator[Difference]:
     """Of each rate and mean that both runs have of some image."""
     known = [tuple(record | judged(record) for record in pair) for pair in pairs]
     for key in (*FLAGS, *NUMBERS):
@@ -311,9 +370,7 @@ def _differences(
         if not values:
             continue
         first, second = np.array(values, kind).T
-        found = (
-            paired_difference(first, second) if kind is bool else bootstrap(second - first)
-        )
+        found = paired_difference(first, second) if kind is bool else bootstrap(second - first)
         yield Difference(key, len(values), float(first.mean()), float(second.mean()), *found)
 
 

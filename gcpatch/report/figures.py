@@ -1,4 +1,4 @@
-"""The pictures of one result: coloured maps, overlays and the panel (paper, Algorithm 1, lines 28-36).
+"""The pictures of one result: maps, overlays and the panel (paper, Algorithm 1, lines 28-36).
 
 Images are `[height, width, 3]` uint8 RGB, maps are `[h, w]` floats that are never negative.
 """
@@ -41,7 +41,7 @@ def jet(values: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, values: np.ndarray, colormap: str = JET) -> np.ndarray:
-    """giP = coloured(values [h, w]) + image, divided by its maximum; uint8 [h, w, 3] like `image`."""
+    """giP = coloured(values [h, w]) + image, divided by its maximum; uint8 [h, w, 3]."""
     both = image.astype(np.float64) + coloured(values, colormap)
     return np.rint(255 * both / both.max()).astype(np.uint8)  # no colour is black: max > 0
 

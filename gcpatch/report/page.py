@@ -27,7 +27,11 @@ from gcpatch.report.table import columns
 
 FOOLED = "class", "explanation", "both"
 RING = "fooled_explanation_ring"
-MAPS = {"jet": "blue for 0 and red", "viridis": "violet for 0 and yellow", "turbo": "dark violet for 0 and red"}
+MAPS = {
+    "jet": "blue for 0 and red",
+    "viridis": "violet for 0 and yellow",
+    "turbo": "dark violet for 0 and red",
+}
 
 # ---- headline numbers ----------------------------------------------------------------------------
 
@@ -105,12 +109,24 @@ def _networks(done):
 # ---- the page ------------------------------------------------------------------------------------
 
 
-def html_table(name: str, caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table that scrolls sideways by itself; its caption, head and cells are HTML."""
+def html_table(
+    identity: str, caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]
+) -> str:
+    """A table that scrolls sideways by itself; its caption, head and cells are HTML.
+
+    Args:
+        identity: its id.
+        caption: above it.
+        head: of its columns.
+        rows: each with its own head first.
+    """
     cells = "".join(f"<th scope='col'>{text}</th>" for text in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n" for row in rows)
-    return f"""<div class="scroll" role="region" aria-labelledby="{name}-name" tabindex="0">
-<table class="plain" id="{name}"><caption id="{name}-name">{caption}</caption>
+    body = "".join(
+        f"<tr><th scope='row'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n"
+        for name, *row in rows
+    )
+    return f"""<div class="scroll" role="region" aria-labelledby="{identity}-name" tabindex="0">
+<table class="plain" id="{identity}"><caption id="{identity}-name">{caption}</caption>
 <thead><tr>{cells}</tr></thead>
 <tbody>
 {body}</tbody></table></div>"""
@@ -148,11 +164,14 @@ def write(path: Path, name: str, parts: dict[str, str], data: dict[str, Any]) ->
         OSError: the file cannot be written.
     """
     folder = files("gcpatch.report") / "templates"
-    read = {n: (folder / n).read_text("utf-8") for n in ("style.css", "table.html", "common.js")}
-    script = f'(() => {{\n"use strict";\n{read["common.js"]}\n{(folder / f"{name}.js").read_text("utf-8")}}})();\n'
-    template = (folder / f"{name}.html").read_text("utf-8")
-    for gap, text in (("style", read["style.css"]), ("table", read["table.html"]), ("script", script)):
-        template = template.replace(f"{{{{{gap}}}}}", text)
+    own, *shared = (
+        (folder / file).read_text("utf-8")
+        for file in (f"{name}.html", "style.css", "table.html", "common.js", f"{name}.js")
+    )
+    style, table, *scripts = shared
+    script = "\n".join(["(() => {", '"use strict";', *scripts, "})();\n"])
+    template = own.replace("{{style}}", style).replace("{{table}}", table)
+    template = template.replace("{{script}}", script)
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     parts = parts | {"data": text.replace("<", "\\u003c")}  # no string can end the script block
     with atomic_write(path) as draft:

@@ -25,7 +25,7 @@ COLUMNS = (  # heading, kind, where in a record
     ("Energy, attacked", "share", "energy_adversarial"),
     ("Energy with its ring, clean", "share", "energy_ring_clean"),
     ("Energy with its ring, attacked", "share", "energy_ring_adversarial"),
-    ("Explanation fooled, with the ring", "flag", "fooled_explanation_ring"),
+    ("Fooled with its ring", "flag", "fooled_explanation_ring"),
     ("Map empty", "flag", "map_empty"),
     ("Pointing, clean", "flag", "pointing_clean"),
     ("Pointing, attacked", "flag", "pointing_adversarial"),

@@ -81,11 +81,10 @@ def _said(value: Any) -> str:
 
 def _sides(found: Any, pair: Any) -> str:
     """How many images changed sides, in a line."""
-    records = found.runs[0].records
-    only = [row for row, _ in pair.changed if records[row][pair.verdict]]
+    only = sum(one.only_first for one in pair.changed)
     what = "class" if pair.verdict == "fooled_class" else "class and explanation"
     first, second = pair.names
     return (
-        f"{what} fooled: {len(only)} images only in {first}, "
-        f"{len(pair.changed) - len(only)} only in {second}"
+        f"fooled, {what}, in one alone: {only:,} only in {first}, "
+        f"{len(pair.changed) - only:,} only in {second}"
     )

@@ -12,8 +12,8 @@ function make(tag, parent, text, className) {
 }
 
 const {format: many} = new Intl.NumberFormat("en");
-const shareText = v => typeof v !== "number" ? "–" : v > 0 && v < .001 ? "<0.1 %"
-  : v > .999 && v < 1 ? ">99.9 %" : (100 * v).toFixed(1) + " %";
+const shareText = v => typeof v !== "number" ? "–" : v > 0 && v < .001 ? "<0.1\u00a0%"
+  : v > .999 && v < 1 ? ">99.9\u00a0%" : (100 * v).toFixed(1) + "\u00a0%";
 const trim = text => text.replace(/(\.\d*?)0+(?=e|$)/, "$1").replace(/\.(?=e|$)/, "");
 const formats = {
   share: shareText,
