@@ -376,6 +376,6 @@ def _differences(pairs: Sequence[tuple[dict, dict]], skip: tuple[str, ...]) -> I
 
 def _value(record: dict[str, Any], key: str, flag: bool) -> bool | float | None:
     value = record.get(key)
-    if isinstance(value, bool) or flag:
-        return value if isinstance(value, bool) and flag else None
-    return number(value)
+    if flag:
+        return value if isinstance(value, bool) else None
+    return None if isinstance(value, bool) or number(value) is None else float(value)
