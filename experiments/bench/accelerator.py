@@ -22,16 +22,16 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench import programs
@@ -49,9 +49,18 @@ from gcpatch.runs import campaign
 from gcpatch.runs.journal import Journal
 from gcpatch.runs.options import Options
 
-SHARES = {"parity": 0.2, "steps": 0.5, "campaign": 0.15, "profile": 0.15}
+SHARES = {"parity": 0.25, "steps": 0.45, "campaign": 0.15, "profile": 0.15}
 HEADS = {
-    "parity": ("network", "who", "logits", "activations", "grad_cam", "gradient", "top1_flips"),
+    "parity": (
+        "network",
+        "who",
+        "logits",
+        "activations",
+        "grad_cam",
+        "gradient",
+        "top1_flips",
+        "against",
+    ),
     "steps": (
         *("network", "side", "batch", "variant", "precision", "image_steps_per_second"),
         *("seconds_per_step", "spread", "peak_memory_bytes", "compile_seconds"),
@@ -62,7 +71,9 @@ HEADS = {
     ),
     "profile": ("network", "side", "batch", "phase", "ms", "of", "note"),
 }
-OPTIMIZERS_THREADS = 8  # that compile at a time
+PATIENCE = 90  # seconds for a row of PyTorch's
+FULL = ("vgg19_bn", "wide_resnet101_2", "resnext101_32x8d", "vgg19")  # the first is the first
+COMPILERS = 8  # threads: programs that are compiled at a time
 
 
 @dataclass
@@ -153,9 +164,18 @@ class Torch:
             if "ready" in said and self.process.stdin:
                 self.process.stdin.write("go\n")
                 self.process.stdin.flush()
-                said = json.loads(self.lines.get(timeout=120) or '{"row": {"error": "ended"}}')
+                said = self._timed(said["ready"])
             self.left -= 1
             yield said["row"]
+
+    def _timed(self, task: dict[str, Any]) -> dict[str, Any]:
+        """What comes after `go`, within reason."""
+        with suppress(queue.Empty):
+            line = self.lines.get(timeout=PATIENCE)
+            return json.loads(line or json.dumps({"row": task | {"error": "it ended"}}))
+        self.left = 0
+        self.process.kill()
+        return {"row": task | {"error": f"no answer within {PATIENCE} s"}}
 
     def close(self) -> None:
         """Ends it."""
@@ -164,9 +184,17 @@ class Torch:
 
 
 @cache
+def _network_of(name: str) -> Network:
+    return random(name) if name in PAPER else checkpoints.load(name)
+
+
+LOCKS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
 def network_of(name: str) -> Network:
     """A full-size network with random weights, a bundled mini, or a checkpoint's folder."""
-    return random(name) if name in PAPER else checkpoints.load(name)
+    with LOCKS[name]:  # several threads may want it at once
+        return _network_of(name)
 
 
 # ---- parity
@@ -174,21 +202,23 @@ def network_of(name: str) -> Network:
 
 def inputs_of(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Images, tiles and targets on which a network is compared."""
-    network, count = network_of(name), 2 if options.small else 32
-    side = side_of(network)
-    size = side * 2 // 7
-    if name in PAPER:
-        images = images_for(count, side)
-    elif name == options.network:
-        items = items_of(options, network)[:count]
-        images = np.stack([item.read().pixels for item in items]).astype(np.float32) / 255
+    count, classes = 2 if options.small else 32, 1000
+    if name in PAPER:  # not built here, where PyTorch's process waits
+        images = images_for(count, 224)
     else:
+        network = network_of(name)
+        classes = len(network.categories)
         images = np.asarray(scenes.draw_batch(7, count).image, np.float32)
+        if name == options.network:
+            items = items_of(options, network)[:count]
+            images = np.stack([item.read().pixels for item in items]).astype(np.float32) / 255
+    side = images.shape[1]
+    size = side * 2 // 7
     noise = np.random.default_rng(1)
     return {
         "images": images,
         "tiles": noise.random((len(images), size, size, 3), np.float32),
-        "targets": noise.integers(0, len(network.categories), len(images)),
+        "targets": noise.integers(0, classes, len(images)),
         "corner": np.asarray(Patch(size).corner(side, side)),
     }
 
@@ -201,7 +231,9 @@ def ours(name: str, given: dict[str, Any], precision: str, variant: str) -> dict
     place = Patch(size).place(side, side)
     kept = None
     if variant == "incremental":
-        kept = programs.reach_for(half or network, jax.ShapeDtypeStruct((side, side, 3), "f4"), size)
+        kept = programs.reach_for(
+            half or network, jax.ShapeDtypeStruct((side, side, 3), "f4"), size
+        )
 
     @jax.jit
     def all_of(network, half, images, tiles, targets):
@@ -241,15 +273,17 @@ def errors(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
 
 def parity(run: "Run") -> None:
     """Everything against PyTorch's float64 on the same machine."""
-    kinds = [(p, "full") for p in programs.PRECISIONS] + [("highest", "incremental")]
+    kinds = [(kind, "full") for kind in ("highest", "tf32", "trunk16", "bfloat16")]
+    kinds.append(("highest", "incremental"))
     waiting: dict[tuple[str, str, str], Future] = {
         (name, *kind): run.pool.submit(ours, name, given, *kind)
         for name, given in run.inputs.items()
         for kind in kinds
+        if kind[0] != "bfloat16" or name == next(iter(run.inputs))  # the same as TF32, it seems
     }
     wanted: dict[str, dict[str, Any]] = {}
     for answer in run.torch.answers(run.until):
-        name = answer.get("network")
+        name = str(answer.get("network"))
         if "error" in answer:
             run.report.add("parity", network=name, who="torch", error=answer["error"])
         else:
@@ -264,13 +298,13 @@ def parity(run: "Run") -> None:
     for (name, precision, variant), future in waiting.items():
         who = {"network": name, "who": f"gcpatch {variant} {precision}"}
         with run.report.guarded("parity", **who):
-            if name not in wanted:
-                raise UserError("PyTorch gave nothing to compare with")
             found = future.result(timeout=max(run.until - time.monotonic(), 0))
-            run.report.add("parity", **who, **errors(found, wanted[name]))
+            against = "torch float64" if name in wanted else "the first row here"
+            row = errors(found, wanted.setdefault(name, found))
+            run.report.add("parity", **who, **row, against=against)
     for future in waiting.values():
         future.cancel()
-    wait([future for future in waiting.values() if not future.cancelled()], timeout=60)
+    wait([future for future in waiting.values() if not future.cancelled()], timeout=20)
 
 
 # ---- speed
@@ -281,7 +315,7 @@ def groups_of(small: bool) -> list[list[Case]]:
     if small:
         case = Case("mini_vgg", 64, 4, "incremental", "tf32", 2)
         return [[case, replace_case(case, precision="trunk16"), replace_case(case, variant="full")]]
-    bn = Case("vgg19_bn", 64, 256, "incremental", "tf32", slots.CHUNK)
+    bn = Case("vgg19_bn", 64, 256, "incremental", "tf32", 5)
     wide = replace_case(bn, network="wide_resnet101_2")
     grouped, plain = (replace_case(bn, network=name) for name in ("resnext101_32x8d", "vgg19"))
 
@@ -310,7 +344,9 @@ def torch_tasks(small: bool) -> list[dict[str, Any]]:
     """PyTorch's rows: it evaluates in full, so that a patch's size hardly matters."""
     first = {"kind": "pace", "side": 64, "batch": 4 if small else 256, "repeats": 3}
     first["count"] = 1 if small else 5
-    names = ("mini_vgg",) if small else ("vgg19_bn", "wide_resnet101_2", "resnext101_32x8d", "vgg19")
+    names = (
+        ("mini_vgg",) if small else ("vgg19_bn", "wide_resnet101_2", "resnext101_32x8d", "vgg19")
+    )
     return [
         first | {"network": name, "precision": precision, "compiled": compiled}
         for name in names
@@ -325,12 +361,10 @@ def timed(compiled: Compiled) -> dict[str, Any]:
     held = [state]
 
     def step() -> None:
-        held[0], losses = compiled.program(
-            *compiled.weights, held[0], problems, compiled.attack
-        )
+        held[0], losses = compiled.program(*compiled.weights, held[0], problems, compiled.attack)
         jax.block_until_ready(losses)
 
-    timing = clock(step, 3, compiled.case.count)
+    timing = clock(step, 3, compiled.case.steps)
     memory: Any = compiled.program.memory_analysis()
     stats = jax.local_devices()[0].memory_stats() or {}
     return {
@@ -381,24 +415,16 @@ def reaches() -> list[dict[str, Any]]:
     names = {field.name for field in fields(Attack)}
     found: list[dict[str, Any]] = [{}]
     for value in ("near", 2) if "reach" in names else ():
-        with _tolerant():
+        with suppress(UserError):
             Attack(reach=value)  # type: ignore[call-arg]
             found.append({"reach": value})
     return found
 
 
-@contextmanager
-def _tolerant() -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        pass
-
-
 def streams(run: "Run", case: Case) -> None:
     """Steps as attacks take them, through slots, with what the host does and with refreshes."""
     network = network_of(case.network)
-    side, chunks = side_of(network), 3 if run.options.small else 8
+    side, chunks = side_of(network), 3 if run.options.small else 5
     for setting in reaches():
         named = case._asdict() | {"variant": f"stream {setting.get('reach', 'exact')}"}
         with run.report.guarded("steps", **named):
@@ -412,7 +438,7 @@ def streams(run: "Run", case: Case) -> None:
                 place.shape,
                 how,
                 case.batch,
-                lambda count: stamps.append(time.perf_counter()),
+                partial(_stamp, stamps),
                 programs.MATMUL[case.precision],
                 place.corner,
             ):
@@ -427,6 +453,10 @@ def streams(run: "Run", case: Case) -> None:
                 seconds_per_step=case.batch / pace,
                 compile_seconds=float(seconds[0]),
             )
+
+
+def _stamp(stamps: list[float], count: int) -> None:
+    stamps.append(time.perf_counter())
 
 
 # ---- a campaign
@@ -463,7 +493,7 @@ def campaigns(run: "Run") -> None:
                 continue
             with run.report.guarded("campaign", **named), tempfile.TemporaryDirectory() as folder:
                 how = Attack(objective="hide", steps=60 if options.small else 200, **setting)
-                attack = partial(_attack, network, precision, batch)
+                attack = partial(_attack, network, precision, batch, run.until)
                 attack(several[:batch], replace(how, steps=slots.CHUNK), Path(folder, "first"))
                 start = time.perf_counter()
                 records = attack(several, how, Path(folder, "run"))
@@ -471,9 +501,10 @@ def campaigns(run: "Run") -> None:
                 run.report.add("campaign", **named, seconds=seconds, **_success(records, seconds))
 
 
-def _attack(network, precision, batch, items, how, folder) -> list[dict[str, Any]]:
+def _attack(network, precision, batch, until, items, how, folder) -> list[dict[str, Any]]:
     journal = Journal(folder, {"settings": {"attack": how.describe()}})
-    records = campaign.run(
+    records = []
+    for record in campaign.run(
         journal,
         network,
         items,
@@ -482,8 +513,11 @@ def _attack(network, precision, batch, items, how, folder) -> list[dict[str, Any
         options=Options(precision=precision),
         batch=batch,
         write_artifacts=False,
-    )
-    return list(records)
+    ):
+        records.append(record)
+        if time.monotonic() > until:
+            break
+    return records
 
 
 def _success(records: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
@@ -504,18 +538,24 @@ def _success(records: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
 
 def profile(run: "Run") -> None:
     """Where the time goes: phases in milliseconds, and the heaviest instructions of a step."""
+    for (_, variant), compiled in run.compiled.items():
+        named = _named(compiled)
+        with run.report.guarded("profile", **named, phase=f"{variant}: program"):
+            for row in heaviest(compiled):
+                run.report.add("profile", **named, **row)
     for (name, variant), compiled in run.compiled.items():
-        case = compiled.case
-        named = {"network": name, "side": case.side, "batch": case.batch}
+        named = _named(compiled)
         for phase, measure in phases(compiled, network_of(name)):
             if time.monotonic() > run.until:
                 run.report.add("profile", **named, error="no time for this and what follows")
                 return
             with run.report.guarded("profile", **named, phase=f"{variant}: {phase}"):
                 run.report.add("profile", **named, phase=f"{variant}: {phase}", **measure())
-        with run.report.guarded("profile", **named, phase=f"{variant}: program"):
-            for row in heaviest(compiled):
-                run.report.add("profile", **named, **row)
+
+
+def _named(compiled: Compiled) -> dict[str, Any]:
+    case = compiled.case
+    return {"network": case.network, "side": case.side, "batch": case.batch}
 
 
 # ---- all of it
@@ -558,8 +598,8 @@ def main() -> None:
     stages = options.stages.split(",")
     start, share = time.monotonic(), sum(SHARES[name] for name in stages)
     with tempfile.TemporaryDirectory() as folder:
-        names = ["vgg19_bn", "wide_resnet101_2", "mini_wide_resnet", "resnext101_32x8d", "vgg19"]
-        names = ["mini_wide_resnet", "mini_vgg"] if options.small else names
+        names = ["mini_wide_resnet", "mini_vgg"]
+        names = names if options.small else [*FULL[:2], names[0], *FULL[2:]]
         names = [options.network, *names] if options.network and options.images else names
         inputs: dict[str, Any] = {}
         tasks = torch_tasks(options.small) if "steps" in stages else []
@@ -571,7 +611,7 @@ def main() -> None:
                 inputs = {name: given} | inputs
                 tasks = [{"kind": "values", "network": name, "inputs": str(file)}, *tasks]
         torch = Torch(tasks, Path(folder), options.out / "torch.log")
-        pool = ThreadPoolExecutor(OPTIMIZERS_THREADS)
+        pool = ThreadPoolExecutor(COMPILERS)
         run = Run(options, report, pool, torch, inputs, {})
         with report.guarded("machine"):
             report.add("machine", **machine())

@@ -32,7 +32,7 @@ class Case(NamedTuple):
     batch: int
     variant: str  # full or incremental
     precision: str
-    count: int
+    steps: int
 
 
 class Compiled(NamedTuple):
@@ -96,9 +96,9 @@ def compile_case(network: Network, case: Case) -> Compiled:
     start = time.perf_counter()
     with jax.default_matmul_precision(MATMUL.get(case.precision, "bfloat16")):
         if half is None:
-            lowered = engine.steps.lower(network, *shapes, how, case.count, reach)
+            lowered = engine.steps.lower(network, *shapes, how, case.steps, reach)
         else:
-            lowered = _steps16.lower(network, half, *shapes, how, count=case.count, reach=reach)
+            lowered = _steps16.lower(network, half, *shapes, how, count=case.steps, reach=reach)
         program = lowered.compile()
     seconds = time.perf_counter() - start
     weights = (network,) if half is None else (network, half)
@@ -133,7 +133,7 @@ def _steps16(network: Network, half: Network, states, problems, attack, *, count
 def values_of(
     network: Network, problem: Any, tile: Any, attack: Attack, forward: Any = None
 ) -> dict[str, Any]:
-    """What parity is about: logits, activations, the target's map, the loss's gradient by a tile."""
+    """Of a tile: logits, activations, the target's map, and the gradient of the loss."""
     trunk, head = network.split()
     if forward is None:
         corner = problem.corner

@@ -5,6 +5,7 @@ the other process computes; then it says `ready` and waits for `go`, so that onl
 timed at a time. JAX, which builds the networks, has the CPU alone here.
 """
 
+import gc
 import json
 import sys
 import time
@@ -96,7 +97,8 @@ def values(task: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         for kind in KINDS:
             _allow_tf32(kind in ("tf32", "bfloat16"))
             files[kind] = f"{task['inputs']}.{kind}.npz"
-            np.savez(files[kind], **_values(network, _weights(task["network"]), given, kind))
+            found = _values(network, _weights(task["network"]), given, kind)
+            np.savez(files[kind], **found)  # type: ignore[arg-type]
         return {"files": files}
 
     return measure
@@ -152,6 +154,10 @@ def main() -> None:
             if not sys.stdin.readline():
                 return
             answer = measure()
+            del measure
+            if DEVICE == "cuda":  # the other process needs the memory
+                gc.collect()
+                torch.cuda.empty_cache()
         except Exception as error:  # one row's error is no other's
             answer = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
         print(json.dumps({"row": task | answer}), flush=True)
