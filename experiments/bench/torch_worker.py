@@ -106,8 +106,9 @@ def values(task: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
 def _values(network: Network, weights: Any, given: Any, kind: str) -> dict[str, np.ndarray]:
     dtype = torch.float64 if kind == "float64" else torch.float32
-    model = twin_of(network)
-    model.load_state_dict(weights)
+    with torch.device("meta"):  # no time for random weights that nobody needs
+        model = twin_of(network)
+    model.load_state_dict(weights, assign=True)
     model = model.to(DEVICE, dtype).eval().requires_grad_(False)
     trunk, head = halves(model)
     images, tiles = (np.asarray(given[name], np.float64) for name in ("images", "tiles"))
