@@ -78,6 +78,14 @@ class Batched:
 
     def step(self) -> Tensor:
         """Gradient, update, projection; returns each image's total loss `[n]`."""
+        losses, _, _ = self.evaluate()
+        (self.noise.grad,) = torch.autograd.grad(losses.sum(), self.noise)
+        self.optimizer.step()
+        self.project()
+        return losses.detach()
+
+    def evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Each image's total loss `[n]`, its probabilities `[n, classes]`, its map `[n, h, w]`."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             image = self.images.clone(memory_format=self.layout)
             image[self.window] = self.noise
@@ -88,13 +96,14 @@ class Batched:
         alpha = gradient.float().mean((2, 3), keepdim=True)
         heat = torch.relu((alpha * activations.float()).sum(1))
         losses = (heat * self.covered).sum((1, 2)) / self.covered.sum()
-        odds = logits.float().softmax(1).gather(1, self.targets[:, None])[:, 0]
-        losses = losses - 0.05 * odds.log() * (odds < 0.9)
-        (self.noise.grad,) = torch.autograd.grad(losses.sum(), self.noise)
-        self.optimizer.step()
+        odds = logits.float().softmax(1)
+        chosen = odds.gather(1, self.targets[:, None])[:, 0]
+        return losses - 0.05 * chosen.log() * (chosen < 0.9), odds, heat
+
+    def project(self) -> None:
+        """Keeps the noise to valid pixels."""
         with torch.no_grad():
             self.noise.clamp_(-self.mean / self.std, (1 - self.mean) / self.std)
-        return losses.detach()
 
 
 def fold(model: Any) -> Any:
