@@ -229,7 +229,7 @@ def art(network: Network, setting: Setting) -> Attacker:
 
 
 MODES: dict[str, Mode] = {
-    "torch-batched": Mode(batched, memory=Memory),
-    "torch-subramanya": Mode(subramanya, most=FEW, memory=Memory),
+    "torch-batched": Mode(batched, memory=Memory, variant="torch-batched"),
+    "torch-subramanya": Mode(subramanya, most=FEW, memory=Memory, variant="torch-single"),
     "art": Mode(art, class_only=True, most=FEW, memory=Memory),
 }

@@ -9,7 +9,7 @@ once (compiling, and what a mode prepares) is a number of its own.
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -71,12 +71,14 @@ class Mode(NamedTuple):
         class_only: whether it knows nothing of explanations: then the class alone is judged.
         most: images that it gets, where it is too slow for all.
         memory: measures the most memory in use since it was made, as `bench.Peak`.
+        variant: of `bench`, whose step costs the same, for estimates; None where there is none.
     """
 
     prepare: Callable[[Network, Setting], Attacker]
     class_only: bool = False
     most: int | None = None
     memory: Callable[[], Any] = bench.Peak
+    variant: str | None = None
 
 
 class Row(NamedTuple):
@@ -136,8 +138,8 @@ def _gcpatch(network: Network, setting: Setting, *, in_full: bool = False, **cha
 
 
 MODES: dict[str, Mode] = {
-    "gcpatch-full": Mode(partial(_gcpatch, in_full=True)),
-    "gcpatch-incremental": Mode(_gcpatch),
+    "gcpatch-full": Mode(partial(_gcpatch, in_full=True), variant="gcpatch-full"),
+    "gcpatch-incremental": Mode(_gcpatch, variant="gcpatch-incremental"),
 }
 
 
@@ -261,3 +263,46 @@ def estimated(pace: bench.Row, found: Row) -> Row:
         estimate=True,
         note=f"estimate: cost of a step here x steps and success of {found.network}",
     )
+
+
+def compare(
+    trained: Iterable[tuple[Network, Sequence[Case]]],
+    untrained: Iterable[Network],
+    *,
+    modes: Mapping[str, Mode],
+    paces: Mapping[str, Callable[..., bench.Row]],
+    setting: Setting,
+    on_error: Callable[[str], None],
+) -> Iterator[Row]:
+    """Every mode on every network, one after another.
+
+    Args:
+        trained: networks and what is attacked on each.
+        untrained: networks with random weights, which nothing fools in a number of steps that
+            means anything: their rows are estimates, of the first trained network's steps.
+        modes: by name.
+        paces: what measures the cost of a step, by the variant of `bench`.
+        setting: of the attacks.
+        on_error: is told of a mode that cannot be; it is left out from there on.
+    """
+    possible, found = dict(modes), {}
+    for network, cases in trained:
+        for name, mode in list(possible.items()):
+            try:
+                row = measure(network, cases, name, mode, setting)
+            except UserError as error:
+                on_error(f"without {name}: {error}")
+                del possible[name]
+                continue
+            found.setdefault(name, row)
+            yield row
+    for network, name in itertools.product(untrained, found):
+        if (variant := possible[name].variant) in paces:
+            pace = paces[variant](
+                network=network,
+                size=setting.patch.size,
+                batch=setting.batch,
+                variant=variant,
+                repeats=3,
+            )
+            yield estimated(pace, found[name])
