@@ -108,7 +108,9 @@ def refill(
     batch: Refilled, cases: Sequence[Case], steps: int, setting: Setting
 ) -> Iterator[Attempt]:
     """Attacks all cases; a slot without one computes on."""
-    queue, taken, best = iter(enumerate(cases)), {}, {}
+    queue = iter(enumerate(cases))
+    taken: dict[int, int] = {}  # the case in each slot
+    best: dict[int, tuple[float, Any]] = {}  # what it lacked at least, and the noise of that step
     place = setting.patch.place(*cases[0].image.shape[:2])
     (row, column), (rows, columns), _, _ = place
     while True:
@@ -195,7 +197,7 @@ def art(network: Network, setting: Setting) -> Attacker:
         input_shape=(3, side, side),
         nb_classes=len(network.categories),
         clip_values=(0.0, 1.0),
-        preprocessing=(np.float32(network.mean), np.float32(network.std)),
+        preprocessing=(np.asarray(network.mean, "f4"), np.asarray(network.std, "f4")),
         device_type="gpu" if torch.cuda.is_available() else "cpu",
     )
 

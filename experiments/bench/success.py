@@ -57,6 +57,9 @@ def main() -> None:
     parser.add_argument("--modes", default=",".join(modes), metavar="A,B,...")
     parser.add_argument("--out", type=Path, default=Path("runs/success"), help="without an ending")
     options = parser.parse_args()
+    chosen = options.modes.split(",")
+    if unknown := set(chosen) - modes.keys():
+        parser.error(f"there is no mode {min(unknown)!r}; choose of {', '.join(modes)}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     machine: dict[str, Any] = bench.machine()
     rows: list[Row] = []
@@ -68,7 +71,7 @@ def main() -> None:
                 list(map(int, options.sizes.split(","))),
                 list(map(int, options.batches.split(","))),
                 options.steps,
-                {name: modes[name] for name in options.modes.split(",")},
+                {name: modes[name] for name in chosen},
                 options.count,
             ),
             unit=" rows",

@@ -21,6 +21,8 @@ HEAD = (
     "compile",
     "inside the reach",
 )
+STEPPED, FOOLED = "vgg19_bn", "mini_vgg"  # networks by default: for steps, and to success
+MOST_STEPS = 200  # for an image
 SUCCESS_HEAD = (
     "network",
     "patch",
@@ -45,8 +47,12 @@ def add(verbs: Any) -> None:
         summary="measure throughput here, beside PyTorch where it is installed",
         example="gcpatch bench --networks vgg19_bn,resnext101_32x8d --sizes 64,32 --batches 8",
     )
+    parser.add_argument(
+        "--networks",
+        metavar="A,B,...",
+        help=f"networks: by name with random weights, or what is converted (default {STEPPED}; with --to-success {FOOLED})",
+    )
     for name, default, text in (
-        ("networks", "vgg19_bn", "networks: by name with random weights, or what is converted"),
         ("sizes", "64", "the patch's sides in pixels"),
         ("batches", "8", "images at a time"),
     ):
@@ -70,9 +76,8 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        default=200,
         metavar="N",
-        help="with --to-success: the most steps for an image (default 200)",
+        help=f"with --to-success: the most steps for an image (default {MOST_STEPS})",
     )
     add_json(parser)
 
@@ -81,6 +86,8 @@ def run(options: argparse.Namespace) -> int:
     """Prints a row for each network, size, batch and variant, or mode."""
     if options.to_success:
         return _to_success(options)
+    if lone := next((name for name in ("images", "steps") if getattr(options, name)), None):
+        raise UserError(f"--{lone} goes with --to-success")
     from gcpatch.attacks.regions import Patch
     from gcpatch.evaluation import bench
     from gcpatch.networks import NAMES, random
@@ -89,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     check_range("repeats", options.repeats, 1)
     networks = {
         name: random(name) if name in NAMES else load_network(name, None)
-        for name in options.networks.split(",")
+        for name in (options.networks or STEPPED).split(",")
     }
     for network, size in itertools.product(networks.values(), sizes):
         side = bench.side_of(network)
@@ -121,14 +128,16 @@ def _to_success(options: argparse.Namespace) -> int:
     """Prints a row for each network, size, batch and mode."""
     from gcpatch.evaluation import bench
 
+    steps = MOST_STEPS if options.steps is None else options.steps
+    check_range("steps", steps, 1)
     rows = list(
         printing.track(
             rows_to_success(
-                options.networks.split(","),
+                (options.networks or FOOLED).split(","),
                 options.images,
                 _numbers("sizes", options.sizes),
                 _numbers("batches", options.batches),
-                options.steps,
+                steps,
                 modes_to_success(),
             ),
             " rows",
@@ -162,12 +171,12 @@ def rows_to_success(
     from gcpatch.evaluation import success
     from gcpatch.networks import MINIS, NAMES, random
 
-    untrained = [random(name) for name in names if name in NAMES and name not in MINIS]
-    trained = [load_network(n, None) for n in names if n not in NAMES or n in MINIS]
+    drawn = [name for name in names if name in NAMES and name not in MINIS]
+    trained = [load_network(n, None) for n in names if n not in drawn]
     if not trained:
         raise UserError(
-            f"{', '.join(names)} have random weights here, which nothing fools; "
-            "add a trained network to --networks, as mini_vgg, whose steps stand for theirs"
+            f"the weights of {', '.join(drawn)} are random here, and mean nothing to a patch; "
+            f"add a trained network to --networks, as {FOOLED}, whose steps stand for theirs"
         )
     attacked = [
         (
@@ -181,7 +190,7 @@ def rows_to_success(
     for size, batch in itertools.product(sizes, batches):
         yield from success.compare(
             attacked,
-            untrained,
+            map(random, drawn),
             modes=modes,
             paces=measures_of_variants(),
             setting=success.Setting(Patch(size), Attack(objective="hide", steps=steps), batch),

@@ -285,7 +285,8 @@ def compare(
         setting: of the attacks.
         on_error: is told of a mode that cannot be; it is left out from there on.
     """
-    possible, found = dict(modes), {}
+    possible = dict(modes)
+    found: dict[str, Row] = {}
     for network, cases in trained:
         for name, mode in list(possible.items()):
             try:
@@ -296,13 +297,15 @@ def compare(
                 continue
             found.setdefault(name, row)
             yield row
-    for network, name in itertools.product(untrained, found):
-        if (variant := possible[name].variant) in paces:
-            pace = paces[variant](
-                network=network,
-                size=setting.patch.size,
-                batch=setting.batch,
-                variant=variant,
-                repeats=3,
-            )
-            yield estimated(pace, found[name])
+    for network in untrained:
+        for name, row in found.items():
+            variant = modes[name].variant
+            if variant is not None and variant in paces:
+                pace = paces[variant](
+                    network=network,
+                    size=setting.patch.size,
+                    batch=setting.batch,
+                    variant=variant,
+                    repeats=3,
+                )
+                yield estimated(pace, row)
