@@ -13,7 +13,8 @@ from gcpatch.attacks.settings import Attack
 from gcpatch.cli import bench as bench_verb
 from gcpatch.errors import UserError
 from gcpatch.evaluation import bench, success
-from gcpatch.evaluation.success import Attempt, Case, Mode, Settingfrom gcpatch.networks import Preprocessing
+from gcpatch.evaluation.success import Attempt, Case, Mode, Setting
+from gcpatch.networks import Preprocessing
 
 SETTING = Setting(Patch(2), Attack(objective="hide", steps=30), 2)
 PLACE = Patch(2).place(FLAT, FLAT)
