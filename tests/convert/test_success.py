@@ -85,6 +85,18 @@ def test_only_the_patch_changes(network, cases):
     assert (attempt.place.corner, attempt.steps) == ((0, 0), 2)  # [16]'s own corner
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_arts_patch_lies_where_ours_does(network, cases):
+    pytest.importorskip("art")
+    (attempt,) = theirs.art(network, SETTING)(cases[:1], 20)
+    changed = np.abs(attempt.adversarial - cases[0].image).max(-1) > 1e-4
+    (row, column), (rows, columns), _, _ = attempt.place
+    assert changed[row : row + rows, column : column + columns].mean() > 0.99
+    changed[row : row + rows, column : column + columns] = False
+    assert not changed.any()
+    assert attempt.steps == 20
+
+
 def test_what_cannot_be_is_a_sentence(network, monkeypatch):
     monkeypatch.setattr(theirs.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConvertError, match="pip install adversarial-robustness-toolbox"):
