@@ -378,4 +378,6 @@ def _value(record: dict[str, Any], key: str, flag: bool) -> bool | float | None:
     value = record.get(key)
     if flag:
         return value if isinstance(value, bool) else None
-    return None if isinstance(value, bool) or number(value) is None else float(value)
+    if value is None or isinstance(value, bool) or number(value) is None:
+        return None
+    return float(value)
