@@ -1,7 +1,7 @@
 """A patch as a camera may see it: anywhere, larger or smaller, turned, lighter or darker."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ class Views:
 
 
 def apply_view(
-    image: Float[Array, "h w 3"], noise: Float[Array, "s s 3"], ratio: float, view: View
+    image: Float[Array, "h w 3"], noise: Float[Array, "s s 3"], ratio: Any, view: View
 ) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 1"]]:
     """The image with a patch of this noise as the view has it, and where it lies (1 or 0).
 
