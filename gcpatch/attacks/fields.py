@@ -1,6 +1,7 @@
-"""What can be set of an attack: each field's meaning, default and choices.
+"""What can be set of an attack and of views: each field's meaning, default and choices.
 
-`settings.py` makes an `Attack` of them; here they stand without JAX, for the command line's help.
+`settings.py` makes an `Attack` of them and `views.py` `Views`; here they stand without JAX, for the
+command line's help.
 """
 
 from dataclasses import dataclass
@@ -76,4 +77,27 @@ class Fields:
         "what makes that map: a name, or in Python a `gcpatch.explainers.Cam`",
         value="NAME",
         registry="explainer",
+    )
+
+
+def _pair(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
+
+
+@dataclass(frozen=True)
+class ViewFields:
+    """The fields of `Views`."""
+
+    scale: tuple[float, float] = setting(
+        (0.8, 1.25),
+        "the least and the most side of a patch in a view, relative to its own",
+        value="LEAST,MOST",
+        parse=_pair,
+        otherwise="0.8,1.25",
+    )
+    degrees: float = setting(
+        20.0, "the most that it is turned, either way", value="DEGREES", parse=float
+    )
+    brightness: float = setting(
+        0.1, "the most that is added to or taken from its pixels", value="SHARE", parse=float
     )

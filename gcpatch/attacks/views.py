@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gcpatch.attacks.fields import ViewFields
 from gcpatch.attacks.regions import PatchError
+from gcpatch.settings import documented
 
 
 class View(NamedTuple):
@@ -27,27 +29,19 @@ class View(NamedTuple):
     brightness: Float[Array, ""]
 
 
+@documented
 @dataclass(frozen=True)
-class Views:
+class Views(ViewFields):
     """The placements over which a patch is to work (Athalye et al., 2018: EOT).
 
     Each draw is uniform; the patch lies wholly inside the image, wherever it fits.
-
-    Attributes:
-        scale: the least and the most.
-        degrees: the most that it is turned, either way.
-        brightness: the most that is added to or taken from its pixels.
 
     Raises:
         PatchError: a value is out of range.
     """
 
-    scale: tuple[float, float] = (0.8, 1.25)
-    degrees: float = 20.0
-    brightness: float = 0.1
-
     def __post_init__(self):
-        if not 0 < self.scale[0] <= self.scale[1]:
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
             raise PatchError(f"the scale is {self.scale}; it must be (LEAST, MOST), both over 0")
         if not 0 <= self.degrees <= 180:
             raise PatchError(f"degrees is {self.degrees}; it must be 0 to 180")
