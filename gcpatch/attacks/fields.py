@@ -58,8 +58,10 @@ class Fields:
     init: str = setting(
         "mean",
         "the patch before the first step: the `mean` colour, the `image` itself, `random` pixels, "
-        "or `clean`: the mean colour, but the first step sees the clean image, as [16]",
-        value="START",
+        "or `clean`: the mean colour, but the first step sees the clean image, as [16]; on the "
+        "command line also what `gcpatch universal` wrote, of which each image takes its target's "
+        "patch, or `auto`: the run makes such a library of its own images where that pays",
+        value="START|FILE.npz|auto",
         registry="init",
     )
     project: bool = setting(True, "whether the patch is kept to valid pixels; the image always is")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from jaxtyping import Float
 
 from gcpatch.attacks import regions
 from gcpatch.attacks.blending import overlay
+from gcpatch.attacks.objectives import OBJECTIVES
 from gcpatch.attacks.regions import Bounded, Mask, PatchError, Placement, Region
-from gcpatch.attacks.settings import Attack
+from gcpatch.attacks.settings import OPTIMIZERS, Attack
 from gcpatch.errors import UserError
 from gcpatch.explainers import checks
+from gcpatch.explainers.cam import METHODS
 from gcpatch.files import atomic_write
 from gcpatch.networks import Network
 from gcpatch.networks.checkpoints import digest
@@ -67,6 +69,23 @@ def origin_of(
         more,
     )
     return Origin(**json.loads(json.dumps(asdict(found))))
+
+
+def attack_of(origin: Origin) -> Attack:
+    """How patches were optimised, as far as names say it; by what judges them, `classify` at least.
+
+    Raises:
+        AttackError: a setting is out of range.
+    """
+    known = {f.name: origin.attack[f.name] for f in fields(Attack) if f.name in origin.attack}
+    for name, registry in (
+        ("objective", OBJECTIVES),
+        ("explainer", METHODS),
+        ("optimizer", OPTIMIZERS),
+    ):
+        if known.get(name) not in registry:
+            known.pop(name, None)
+    return Attack(**{"objective": "classify"} | known)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -141,6 +160,10 @@ class AdversarialPatch:
     def start(self, image: Float[ArrayLike, "h w 3"]) -> Float[ArrayLike, "rows columns 3"]:
         """The noise, in pixels, from which an attack on this image may start."""
         return image + self.noise if isinstance(self.region, Bounded) else self.noise
+
+    def check(self, network: Network) -> str | None:
+        """As `Library.check`."""
+        return Library([self]).check(network)
 
     def save(self, path: str | Path) -> None:
         """Writes the patch as one `.npz`; LibraryError where that cannot be."""

@@ -19,10 +19,10 @@ from gcpatch.cli import (
     transfer,
     verify,
 )
-from gcpatch.cli.patches import universal
+from gcpatch.cli.patches import apply, universal
 from gcpatch.errors import UserError
 
-VERBS = (demo, attack, universal, explain, convert, verify, models, bench, transfer, report)
+VERBS = (demo, attack, universal, apply, explain, convert, verify, models, bench, transfer, report)
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 

@@ -1,8 +1,9 @@
 """Libraries of patches, one a target: made from images, kept after each, taken up again."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,16 @@ from gcpatch.attacks.regions import Region
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.universal import Through, universal
 from gcpatch.attacks.views import Views
+from gcpatch.data import labels
 from gcpatch.data.prefetch import prefetch
 from gcpatch.data.sources import Item
 from gcpatch.networks import Network
+from gcpatch.runs.options import Options
 
 THREADS = 4  # that read
+# Of a run's own library: images of a patch, out of so many, steps, and for how many images of a
+# target that pays: a patch is 400 image-steps, and saves an image about 50.
+IMAGES, CANDIDATES, STEPS, PAYS = 8, 16, 50, 10
 
 
 class Seen(NamedTuple):
@@ -134,7 +140,83 @@ def make_library(
         )
         made[target] = replace(found.patch, origin=origin)
         Library(made.values()).save(path)
+    if not made:
+        raise LibraryError("no target has an image that is not taken for it already")
     return Library(made.values())
+
+
+def targets_that_pay(items: Sequence[Item], rule: str, categories: Sequence[str]) -> list[int]:
+    """The targets of which a run has so many images that a patch to start from pays.
+
+    Counted before any image is read: an image's own target, or that of the run; by a rule each
+    class is expected equally often.
+    """
+    expected = Counter[int]()
+    for text, count in Counter(item.target or rule for item in items).items():
+        if text in labels.RULES:
+            expected.update(dict.fromkeys(range(len(categories)), count / len(categories)))
+            continue
+        with suppress(labels.LabelError):  # its images' records say so
+            expected[labels.find(text, categories)] += count
+    return sorted(target for target, count in expected.items() if count >= PAYS)
+
+
+def own_library(
+    folder: Path,
+    network: Network,
+    items: Sequence[Item],
+    region: Region,
+    attack: Attack,
+    options: Options,
+    *,
+    on_step: Callable[[], None] = lambda: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Library | None:
+    """The library of a run's own images (`--init auto`), for the targets for which it pays.
+
+    It is made once, in the run's folder, of `CANDIDATES` images that lie evenly in the whole list,
+    which every shard has: folders come sorted by class, so that the first images would be of one.
+
+    Args:
+        folder: where it is kept; what is there whole is taken as it is.
+        network, region, attack: of the run.
+        items: all images of the run, also those of other shards.
+        options: the run's.
+        on_step: called after each step.
+        note: told what comes of it.
+
+    Returns:
+        The library; None where none pays, or none can be made.
+    """
+    whole, begun = folder / "library.npz", folder / "begun.npz"
+    if whole.exists():
+        return Library.load(whole)
+    targets = targets_that_pay(items, options.target, network.categories)
+    note(f"patches to start from pay for {len(targets)} of {len(network.categories)} targets")
+    if not targets:
+        return None
+    count = min(CANDIDATES, len(items))
+    few = [items[i * len(items) // count] for i in range(count)]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        made = make_library(
+            begun,
+            [network],
+            see(network, few),
+            targets,
+            region,
+            replace(attack, steps=STEPS),
+            most=IMAGES,
+            batch=IMAGES,
+            seed=options.seed,
+            on_step=on_step,
+            note=note,
+        )
+    except LibraryError as error:
+        note(f"no patches to start from: {error}")
+        return None
+    begun.replace(whole)
+    return made
 
 
 def _begun(path: Path, origin: Origin) -> Library:
