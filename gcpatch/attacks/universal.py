@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -11,17 +12,20 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gcpatch.attacks.blending import coverage, overlay, paste
+from gcpatch.attacks.blending import coverage, cut, overlay, paste
+from gcpatch.attacks.engine import reach_of, remember
 from gcpatch.attacks.patches import AdversarialPatch, origin_of, patch_of
 from gcpatch.attacks.regions import Patch, Placement, Region
 from gcpatch.attacks.settings import Attack, AttackError
-from gcpatch.attacks.slots import Targets, images_and_targets
+from gcpatch.attacks.slots import Targets, corner_of, images_and_targets
 from gcpatch.attacks.step import Losses, Problem, loss_from_activations, make_problem
 from gcpatch.attacks.views import Views, apply_view
 from gcpatch.explainers import checks
+from gcpatch.interpreters.incremental import Incremental, Placed
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
+MOST_KEPT = 2**30  # bytes of what is kept of images, where only what a patch reaches is evaluated
 Image = Float[ArrayLike, "h w 3"]
 Through = Callable[[Image, PRNGKeyArray], Image]
 
@@ -137,10 +141,17 @@ def universal(
         raise AttackError("the networks of an ensemble must have the same categories")
     images, targets = images_and_targets(networks[0], images, targets)
     place = patch.place(*images.shape[1:3])
+    rests = views is None and through is None and corner_of(place) is not None
+    reaches = [_reach(network, images, place, attack) if rests else None for network in networks]
     problems = [
-        _problems_of(network, images, targets, attack, batch)._replace(image=images)
-        for network in networks
+        _remembered(
+            network,
+            _problems_of(network, images, targets, attack, batch)._replace(image=images),
+            reach,
+        )
+        for network, reach in zip(networks, reaches, strict=True)
     ]
+    programs = tuple(reach and reach.program for reach in reaches)
     begin, draws = jax.random.split(jax.random.key(seed))
     least, most = _limits(networks[0], place)
     noise = jnp.zeros((*place.shape, 3))  # the mean colour, or no change
@@ -149,7 +160,17 @@ def universal(
     state, history = attack.transformation.init(noise), []
     for key in jax.random.split(draws, attack.steps):
         noise, state, losses = _step(
-            list(networks), noise, state, problems, attack, key, place, views, through, batch
+            list(networks),
+            noise,
+            state,
+            problems,
+            attack,
+            key,
+            place,
+            programs,
+            views,
+            through,
+            batch,
         )
         history.append(losses)
         on_step(losses)
@@ -179,6 +200,27 @@ def _pixels(network: Network, noise: Float[Array, "r c 3"], place: Placement):
     return network.denormalize(noise) if place.bound is None else noise * jnp.asarray(network.std)
 
 
+def _reach(
+    network: Network, images: Float[Array, "n h w 3"], place: Placement, attack: Attack
+) -> Placed | None:
+    """What a patch at rest can reach; None where that of all images would take too much memory."""
+    reach = reach_of(
+        network, images[0], corner=place.corner, size=place.shape[0], layer=attack.layer
+    )
+    kept = jax.eval_shape(reach.program.precompute, network, images[0], reach.places)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(kept))
+    return reach if 4 * numbers * len(images) <= MOST_KEPT else None
+
+
+def _remembered(network: Network, problems: Problem, reach: Placed | None) -> Problem:
+    """The problems with what the incremental evaluation needs of their images, if there is one."""
+    if reach is None:
+        return problems
+    singly = [jax.tree.map(itemgetter(i), problems) for i in range(len(problems.image))]
+    kept = [remember(network, problem, reach).memory for problem in singly]
+    return problems._replace(memory=jax.tree.map(lambda *each: jnp.stack(each), *kept))
+
+
 @partial(jax.jit, static_argnames="batch")
 def _problems_of(network: Network, images, targets, attack: Attack, batch: int) -> Problem:
     """Every image's problem, with a leading axis, without the images themselves."""
@@ -194,7 +236,7 @@ def _problems_of(network: Network, images, targets, attack: Attack, batch: int) 
     return lax.map(one, (images, targets), batch_size=batch)
 
 
-@partial(jax.jit, static_argnames=("views", "through", "batch"))
+@partial(jax.jit, static_argnames=("programs", "views", "through", "batch"))
 def _step(
     networks: list[Network],
     noise: Float[Array, "rows columns 3"],
@@ -203,6 +245,7 @@ def _step(
     attack: Attack,
     key: PRNGKeyArray,
     place: Placement,
+    programs: tuple[Incremental | None, ...],
     views: Views | None,
     through: Through | None,
     batch: int,
@@ -213,9 +256,9 @@ def _step(
 
     def loss(noise):
         pixels, totals, seen = _pixels(first, noise, place), [], []
-        for network, every in zip(networks, problems, strict=True):
+        for network, every, program in zip(networks, problems, programs, strict=True):
             some = jax.tree.map(lambda leaf: leaf[chosen], every)
-            evaluate = partial(_evaluate, network, pixels, attack, place, views, through)
+            evaluate = partial(_evaluate, network, pixels, attack, place, program, views, through)
             total, losses = jax.vmap(evaluate)(some, jax.random.split(draws, batch))
             totals.append(total.mean())
             seen.append(jax.tree.map(jnp.mean, losses))
@@ -230,13 +273,17 @@ def _step(
     return noise, state, losses
 
 
-def _evaluate(network, pixels, attack, place, views, through, problem, key):
-    """The loss of one image in one view."""
+def _evaluate(network, pixels, attack, place, program, views, through, problem, key):
+    """The loss of one image in one view; by `program`, if any, of what a patch at rest reaches."""
     drawn, passed = jax.random.split(key)
     image, region = _apply(problem.image, pixels, place, views, drawn)
     image = image if through is None else jnp.asarray(through(image, passed))
     trunk, head = network.split(attack.layer)
-    activations = trunk(image)
+    if program is None:
+        activations = trunk(image)
+    else:
+        tile = cut(image, jnp.asarray(place.corner), pixels.shape[:2])
+        activations = program.run(network, problem.memory, tile)
     size = problem.image.shape[:2]
     covered = coverage(activations.shape[:2], size, (0, 0), size, region)
     total, (losses, _) = loss_from_activations(

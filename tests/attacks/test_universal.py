@@ -7,6 +7,7 @@ import pytest
 from tinies import FLAT
 
 import gcpatch
+from gcpatch.attacks import universal as universal_module
 from gcpatch.attacks.regions import Patch, PatchError
 from gcpatch.attacks.settings import Attack, AttackError
 from gcpatch.attacks.step import Losses, evaluate, make_problem
@@ -96,7 +97,9 @@ def test_the_loss_of_one_image_is_the_attacks(tiny, objective):
         network, image, 2, Attack(), placement=patch.place(28, 28), key=jax.random.key(0)
     )
     place = patch.place(28, 28)
-    total, losses = _evaluate(network, noise, how, place, None, None, problem, jax.random.key(1))
+    total, losses = _evaluate(
+        network, noise, how, place, None, None, None, problem, jax.random.key(1)
+    )
     worn, _ = apply_patch(image, noise, patch)
     expected, (same, _) = evaluate(network, worn[:SIZE, -SIZE:], problem, how)
     np.testing.assert_allclose(total, expected, rtol=1e-4)
@@ -115,7 +118,7 @@ def test_what_the_image_goes_through_counts(tiny):
         (None, apply_patch(image, noise, patch)[0]),
     ):
         place = patch.place(28, 28)
-        _, losses = _evaluate(network, noise, Attack(), place, None, through, problem, key)
+        _, losses = _evaluate(network, noise, Attack(), place, None, None, through, problem, key)
         expected = -jax.nn.log_softmax(network(seen))[2]
         np.testing.assert_allclose(losses.cross_entropy, expected, rtol=1e-4)
 
@@ -212,3 +215,16 @@ def test_views_are_of_a_patch_and_targets_may_differ(flat):
     with pytest.raises(AttackError, match="views are of a Patch"):
         universal([flat], drawn, [0, 1], gcpatch.Frame(1), how, views=Views())
     assert universal([flat], drawn, [0, 1], Patch(2), how).patch.target is None
+
+
+def test_only_what_the_patch_reaches_is_evaluated_and_gives_the_same(tiny, monkeypatch):
+    drawn, how = pixels(3, 28, 28, 3), Attack(objective="highlight", steps=2)
+    found = universal([tiny], drawn, [0, 1, 2], Patch(8), how, batch=3)
+    monkeypatch.setattr(universal_module, "MOST_KEPT", 0)
+    full = universal([tiny], drawn, [0, 1, 2], Patch(8), how, batch=3)
+    np.testing.assert_allclose(found.history, full.history, rtol=1e-3, atol=1e-5)
+    reach = universal_module._reach
+    monkeypatch.undo()
+    assert reach(tiny, drawn, Patch(8).place(28, 28), how) is not None
+    monkeypatch.setattr(universal_module, "MOST_KEPT", 0)
+    assert reach(tiny, drawn, Patch(8).place(28, 28), how) is None
