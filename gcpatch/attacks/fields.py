@@ -82,8 +82,10 @@ class Fields:
     )
 
 
-def _pair(text: str) -> tuple[float, ...]:
-    return tuple(map(float, text.split(",")))
+def pair(text: str) -> tuple[float, float]:
+    """Two numbers as the command line has them; ValueError where they are none."""
+    first, second = map(float, text.split(","))
+    return first, second
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class ViewFields:
         (0.8, 1.25),
         "the least and the most side of a patch in a view, relative to its own",
         value="LEAST,MOST",
-        parse=_pair,
+        parse=pair,
         otherwise="0.8,1.25",
     )
     degrees: float = setting(

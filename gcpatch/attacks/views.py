@@ -41,7 +41,7 @@ class Views(ViewFields):
     """
 
     def __post_init__(self):
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+        if not 0 < self.scale[0] <= self.scale[1]:
             raise PatchError(f"the scale is {self.scale}; it must be (LEAST, MOST), both over 0")
         if not 0 <= self.degrees <= 180:
             raise PatchError(f"degrees is {self.degrees}; it must be 0 to 180")
