@@ -378,6 +378,5 @@ def _value(record: dict[str, Any], key: str, flag: bool) -> bool | float | None:
     value = record.get(key)
     if flag:
         return value if isinstance(value, bool) else None
-    if value is None or isinstance(value, bool) or number(value) is None:
-        return None
-    return float(value)
+    known = None if isinstance(value, bool) else number(value)
+    return None if known is None else float(known)
