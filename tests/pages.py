@@ -210,6 +210,7 @@ addEventListener("load", () => {
   const head = name => all("th").find(h => h.textContent === name);
   try {
     told.data = {...root.dataset};
+    page.getElementById("picker").open = true;
     told.widths = [root.scrollWidth, frame.contentWindow.innerWidth];
     told.rows = ids();
     told.cards = all(".card").map(c => c.id);
