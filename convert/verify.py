@@ -30,7 +30,7 @@ from gcpatch.errors import UserError
 from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, factories, random
 from gcpatch.networks.graph import ARCHITECTURE
 from gcpatch.networks.manifests import read_manifest
-from gcpatch.report.records import read_records
+from gcpatch.report.records import images_of, read_records
 
 IMAGES, MINI_IMAGES, RANDOM_IMAGES = 12, 200, 4
 STEPS, MINI_STEPS = 10, 30
@@ -379,7 +379,7 @@ def _look(
     model: reference.Classifier, folder: Path, record: Recorded, region: Region
 ) -> tuple[int, float]:
     """PyTorch's top class of an image's adversarial.png, and the patch's energy for the target."""
-    path = folder / "images" / record.id / "adversarial.png"
+    path = images_of(folder, record.id) / "adversarial.png"
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"), np.float32) / 255

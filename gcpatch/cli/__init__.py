@@ -15,13 +15,12 @@ from gcpatch.cli import (
     explain,
     models,
     printing,
-    report,
-    transfer,
     verify,
 )
+from gcpatch.cli.results import compare, report, transfer
 from gcpatch.errors import UserError
 
-VERBS = (demo, attack, explain, convert, verify, models, bench, transfer, report)
+VERBS = (demo, attack, explain, convert, verify, models, bench, transfer, report, compare)
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 

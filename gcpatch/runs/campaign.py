@@ -333,7 +333,7 @@ class _Campaign:
             self.network, clean, finished, self.attack, png=after, place=place
         )
         if self.write_artifacts:
-            draw(folder, clean, after, heat, place, record)
+            draw(folder, clean, after, heat, place, record, self.options.colormap)
         return record
 
     @contextmanager

@@ -424,7 +424,7 @@ FAULTS = (
     Fault(
         "report",
         "an ended curve counts as zero in the median",
-        "gcpatch/report/page.py",
+        "gcpatch/report/curves.py",
         "curve[np.minimum(picked, len(curve) - 1)]",
         "np.where(picked < len(curve), curve[np.minimum(picked, len(curve) - 1)], 0)",
         "tests/report/test_page.py",
@@ -465,9 +465,25 @@ FAULTS = (
         "report",
         "jet is in OpenCV's order of colours",
         "gcpatch/report/figures.py",
-        "cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1]",
-        "cv2.applyColorMap(levels, cv2.COLORMAP_JET)",
+        "cv2.applyColorMap(levels, COLORMAPS[colormap])[..., ::-1]",
+        "cv2.applyColorMap(levels, COLORMAPS[colormap])",
         "tests/report/test_figures.py",
+    ),
+    Fault(
+        "report",
+        "runs are compared over the images of either",
+        "gcpatch/report/compare.py",
+        "for row, record in second.items()\n            if row not in taken",
+        "for row, record in first.items()\n            if row not in taken",
+        "tests/report/test_compare.py",
+    ),
+    Fault(
+        "report",
+        "an id that is a path is followed",
+        "gcpatch/report/records.py",
+        "    if not is_name(identity):\n",
+        "    if False:\n",
+        "tests/report/test_page.py",
     ),
     # ---- transfer, universal patches, defences
     Fault(

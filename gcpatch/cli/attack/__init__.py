@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         "seed": how.seed,
         "resize_mode": options.resize_mode,
         "precision": how.precision,
+        "colormap": how.colormap,
         "shard": f"{part.index}/{part.count}",
     }
     described = campaign.describe([network], region, attack, settings, command=command())
