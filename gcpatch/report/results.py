@@ -12,23 +12,23 @@ from gcpatch.attacks.step import Losses
 from gcpatch.data.images import read_png
 from gcpatch.errors import UserError
 from gcpatch.report.export import table
-from gcpatch.report.records import ReportError, gather
+from gcpatch.report.records import ReportError, gather, images_of
 from gcpatch.report.summary import summarize
 from gcpatch.report.table import status
 
 
-class Pictures(Mapping[str, UInt8[np.ndarray, "height width ..."]]):
+class Pictures(Mapping[str, UInt8[np.ndarray, "height width 3"]]):
     """The PNGs of an image by name, such as `panel`, each read when it is asked for.
 
     Args:
-        folder: of the image's files; there are no pictures without it.
+        folder: of the image's files.
     """
 
     def __init__(self, folder: Path):
         found = sorted(folder.rglob("*.png"))
         self.paths = {str(path.relative_to(folder).with_suffix("")): path for path in found}
 
-    def __getitem__(self, name: str) -> UInt8[np.ndarray, "height width ..."]:
+    def __getitem__(self, name: str) -> UInt8[np.ndarray, "height width 3"]:
         return read_png(self.paths[name])
 
     def __iter__(self) -> Iterator[str]:
@@ -46,7 +46,7 @@ class ImageResult:
 
     Attributes:
         record: its line in results.jsonl.
-        folder: where its files are, if it has any.
+        folder: where its files are, if there are any.
     """
 
     def __init__(self, record: dict[str, Any], folder: Path):
@@ -75,7 +75,7 @@ class ImageResult:
 
     def _repr_png_(self) -> bytes | None:
         path = self.pictures.paths.get("panel")
-        return path and path.read_bytes()
+        return path.read_bytes() if path else None
 
     def __repr__(self) -> str:
         return f"<{self.record['id']}: {status(self.record)}>"
@@ -112,7 +112,7 @@ class RunResults(Sequence[ImageResult]):
         self.settings, self.records, homes = gather(folders)
         self.histories, self.pictures = _Column(self, "history"), _Column(self, "pictures")
         self.images = [
-            ImageResult(record, home / "images" / Path(record["id"]).name)
+            ImageResult(record, images_of(home, record["id"]))
             for record, home in zip(self.records, homes, strict=True)
         ]
 
@@ -160,6 +160,6 @@ def read_run(folder: str | Path) -> RunResults:
         folder: that `gcpatch attack` or `campaign.run` wrote, or one with such folders `part-*`.
 
     Raises:
-        UserError: it is no such folder, or a line of it is no record.
+        UserError: it is no such folder, or a line of its results is no record.
     """
     return RunResults([Path(folder)])
