@@ -28,7 +28,8 @@ class Problem(NamedTuple):
 
     `clean_heat` is the clean image's map of its top class, `clean_heat_of_target` that of the
     target. `bound` is the most that a pixel may change, None without a bound. `memory` is what
-    `Incremental.run` needs of the image, None where it is evaluated in full.
+    `Incremental.run` needs of the image, None where it is evaluated in full. `start` is the noise
+    before the first step, in pixels; None where it is `Attack.init` that says.
     """
 
     image: Float[Array, "h w 3"]
@@ -41,6 +42,7 @@ class Problem(NamedTuple):
     clean_heat_of_target: Float[Array, "h2 w2"]
     bound: Float[Array, ""] | None = None
     memory: Memory | None = None
+    start: Float[Array, "rows columns 3"] | None = None
 
 
 class Losses(NamedTuple):
@@ -52,7 +54,10 @@ class Losses(NamedTuple):
 
 
 class State(NamedTuple):
-    """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels."""
+    """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels.
+
+    `best_noise` is the noise of the best tile.
+    """
 
     noise: Float[Array, "rows columns 3"]
     optimizer: optax.OptState
@@ -60,6 +65,7 @@ class State(NamedTuple):
     streak: Int[Array, ""]
     done: Bool[Array, ""]
     best_tile: Float[Array, "rows columns 3"]
+    best_noise: Float[Array, "rows columns 3"]
     best_shortfall: Float[Array, ""]
     best_losses: Losses
 
@@ -171,6 +177,7 @@ def make_problem(
     label: Int[Array, ""] | int | None = None,
     clean_heat: Float[ArrayLike, "h2 w2"] | None = None,
     clean_heat_of_target: Float[ArrayLike, "h2 w2"] | None = None,
+    start: Float[ArrayLike, "rows columns 3"] | None = None,
 ) -> Problem:
     """The problem to have `image` taken for `target`; what is not given is asked of the network.
 
@@ -184,6 +191,7 @@ def make_problem(
         label: the image's class; the network's own if None.
         clean_heat: the image's map of its top class.
         clean_heat_of_target: the image's map of the target.
+        start: the noise before the first step, in pixels, in place of the attack's `init`.
     """
     image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
     look = partial(classify_and_explain, layer=attack.layer, explainer=attack.explainer)
@@ -204,6 +212,7 @@ def make_problem(
         clean_heat=jnp.asarray(clean_heat),
         clean_heat_of_target=jnp.asarray(clean_heat_of_target),
         bound=None if bound is None else jnp.asarray(bound, image.dtype),
+        start=None if start is None else jnp.asarray(start, image.dtype),
     )
 
 
@@ -222,8 +231,10 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
     One with a bound starts at the image, unless at `random` within its bound.
     """
     tile = cut(problem.image, problem.corner, shape)
-    if attack.init == "random":
-        least, most = limits(problem, tile)
+    least, most = limits(problem, tile)
+    if problem.start is not None:
+        noise = network.normalize(jnp.clip(problem.start, least, most))
+    elif attack.init == "random":
         noise = network.normalize(
             jax.random.uniform(problem.key, tile.shape, tile.dtype, least, most)
         )
@@ -239,6 +250,7 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
         zero,
         zero > 0,
         tile,
+        network.normalize(tile),
         worst,
         Losses(worst, worst, worst),
     )
@@ -256,9 +268,10 @@ def step(
     For `forward` see `evaluate`.
     """
     clean = cut(problem.image, problem.corner, (state.noise.shape[0], state.noise.shape[1]))
-    tile = blend(clean, network.denormalize(state.noise), problem.ratio)
+    tile, seen = blend(clean, network.denormalize(state.noise), problem.ratio), state.noise
     if attack.init == "clean":
         tile = jnp.where(state.step == 0, clean, tile)
+        seen = jnp.where(state.step == 0, network.normalize(clean), seen)
     gradient, (losses, lacking) = jax.grad(evaluate, argnums=1, has_aux=True)(
         network, tile, problem, attack, forward
     )
@@ -271,9 +284,9 @@ def step(
     count = state.step + 1
     broken = ~jnp.isfinite(losses.total)
     done = (streak >= attack.patience) | (count >= attack.steps) | broken
-    best, best_lacking, best_losses = jax.tree.map(
+    best = jax.tree.map(
         partial(jnp.where, lacking < state.best_shortfall),
-        (tile, lacking, losses),
-        (state.best_tile, state.best_shortfall, state.best_losses),
+        (tile, seen, lacking, losses),
+        (state.best_tile, state.best_noise, state.best_shortfall, state.best_losses),
     )
-    return State(noise, optimizer, count, streak, done, best, best_lacking, best_losses), losses
+    return State(noise, optimizer, count, streak, done, *best), losses

@@ -17,10 +17,24 @@ from gcpatch.cli import (
     printing,
     verify,
 )
+from gcpatch.cli.patches import apply, universal
 from gcpatch.cli.results import compare, report, transfer
 from gcpatch.errors import UserError
 
-VERBS = (demo, attack, explain, convert, verify, models, bench, transfer, report, compare)
+VERBS = (
+    demo,
+    attack,
+    universal,
+    apply,
+    explain,
+    convert,
+    verify,
+    models,
+    bench,
+    transfer,
+    report,
+    compare,
+)
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 

@@ -58,7 +58,7 @@ class Journal:
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool = False):
         self.folder = folder
-        self.settings = settings
+        self.settings = dict(settings)
         self.done: set[str] = set()
         self.recorded: dict[str, str] = {}  # of what was there: what each record is of
         self._appending = threading.Lock()
@@ -69,11 +69,16 @@ class Journal:
             if found.exists():
                 self._compare(found, resume)
                 self._sweep()
-            with atomic_write(found) as draft:
-                draft.write_text(json.dumps(settings, indent=2))
+            self.describe()
             self._rewrite(self._kept())
         except OSError as error:
             raise RunError(f"cannot write to the folder {folder}: {error.strerror}") from None
+
+    def describe(self, **more: Any) -> None:
+        """Writes `run.json`; `more` is said beside the settings, and not compared by `resume`."""
+        self.settings |= more
+        with atomic_write(self.folder / "run.json") as draft:
+            draft.write_text(json.dumps(self.settings, indent=2))
 
     def _hold(self) -> None:
         """Keeps others out until `release`, or for as long as the journal lives."""

@@ -19,6 +19,47 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # ---- patches and warm starts
+    Fault(
+        "patches",
+        "the noise that is kept is that of the next step",
+        "gcpatch/attacks/step.py",
+        "(tile, seen, lacking, losses)",
+        "(tile, noise, lacking, losses)",
+        "tests/attacks/test_patches.py",
+    ),
+    Fault(
+        "patches",
+        "what a bound adds is saved as pixels",
+        "gcpatch/attacks/slots.py",
+        "(0 if place.bound is None else np.asarray(image))",
+        "0",
+        "tests/attacks/test_patches.py",
+    ),
+    Fault(
+        "patches",
+        "a library's digest forgets the targets",
+        "gcpatch/attacks/patches.py",
+        'f"{target} {patch.target_name} {patch.noise.shape}"',
+        'f"{patch.noise.shape}"',
+        "tests/attacks/test_patches.py",
+    ),
+    Fault(
+        "patches",
+        "a patch is made of images that are its target already",
+        "gcpatch/runs/library.py",
+        "seen.images[seen.tops != target][:most]",
+        "seen.images[:most]",
+        "tests/runs/test_library.py",
+    ),
+    Fault(
+        "patches",
+        "each shard makes its library of its own images",
+        "gcpatch/cli/attack/__init__.py",
+        'part.folder / "library", network, whole, region',
+        'part.folder / "library", network, items, region',
+        "tests/cli/patches/test_patches.py",
+    ),
     # ---- the attack
     Fault(
         "attack",
