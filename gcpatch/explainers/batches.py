@@ -94,8 +94,8 @@ def explain_batch(
     )
     for name in methods:
         if name not in together:
-            pairs, one = zip(pixels, explained, strict=False), compiled(name)
-            maps[name] = np.stack([one(network, image, label) for image, label in pairs])
+            pairs, one = zip(pixels, map(jnp.asarray, explained), strict=False), compiled(name)
+            maps[name] = np.stack([one(network, image, int(label)) for image, label in pairs])
     return Explained(logits, explained, {name: maps[name] for name in methods})
 
 

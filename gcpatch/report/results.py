@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from gcpatch.attacks.step import Losses
 from gcpatch.data.images import read_png
 from gcpatch.errors import UserError
+from gcpatch.report.cards import UNREADABLE
 from gcpatch.report.export import table
 from gcpatch.report.records import ReportError, gather, images_of
 from gcpatch.report.summary import summarize
@@ -68,9 +69,9 @@ class ImageResult:
         if not path.is_file():
             return None
         try:
-            with np.load(path) as arrays:
+            with path.open("rb") as file, np.load(file) as arrays:
                 return Losses(*(arrays[name] for name in Losses._fields))
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except UNREADABLE as error:
             raise ReportError(f"{path} cannot be read ({error})") from None
 
     def _repr_png_(self) -> bytes | None:
