@@ -8,6 +8,7 @@ from .attacks.regions import Patch as Patch
 from .attacks.settings import Attack as Attack
 from .attacks.slots import Finished as Finished
 from .attacks.slots import Result as Result
+from .attacks.slots import attack as attack
 from .attacks.universal import apply_patch as apply_patch
 from .attacks.universal import universal as universal
 from .attacks.universal import wear as wear
@@ -33,4 +34,3 @@ from .losses import Evidence as Evidence
 from .networks import Network as Network
 from .networks.checkpoints import load as load
 from .report.results import read_run as read_run
-from .runs.in_memory import attack as attack

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 from gcpatch.attacks.engine import BATCH, advance, reach_of, remember
 from gcpatch.attacks.patches import AdversarialPatch, Library, origin_of, patch_of
@@ -21,7 +21,6 @@ from gcpatch.attacks.regions import Placement, Region
 from gcpatch.attacks.settings import Attack, AttackError
 from gcpatch.attacks.step import Losses, Problem, State, init_state, make_problem
 from gcpatch.data import labels
-from gcpatch.data.images import encode_png
 from gcpatch.explainers import checks
 from gcpatch.interpreters.incremental import Incremental
 from gcpatch.networks import Network
