@@ -15,6 +15,7 @@ from .attacks.universal import wear as wear
 from .attacks.views import Views as Views
 from .data.images import read_image as read_image
 from .evaluation.defences import defence as defence
+from .explainers.batches import explain as explain
 from .explainers.cam import eigen_cam as eigen_cam
 from .explainers.cam import grad_cam as grad_cam
 from .explainers.cam import grad_cam_plus_plus as grad_cam_plus_plus
@@ -32,3 +33,4 @@ from .interpreters.relu import smooth as smooth
 from .losses import Evidence as Evidence
 from .networks import Network as Network
 from .networks.checkpoints import load as load
+from .report.results import read_run as read_run

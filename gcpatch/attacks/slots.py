@@ -2,8 +2,10 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import jax
@@ -28,8 +30,29 @@ Targets = Int[ArrayLike, " n"] | Sequence[int | str]
 CHUNK = 20  # steps between two looks at which images are done
 
 
+@dataclass(eq=False)
+class Asked:
+    """What an attack was asked, by which its result can be judged and drawn.
+
+    Attributes:
+        network: that was attacked.
+        image: as it was.
+        target: the class that it shall be taken for.
+        attack: how it was attacked.
+        place: where the perturbation lies.
+        answer: what was found when the result was first shown, which is remembered.
+    """
+
+    network: Network
+    image: Float[Array, "h w 3"]
+    target: int
+    attack: Attack
+    place: Placement
+    answer: Any = None
+
+
 class Result(NamedTuple):
-    """The outcome of one attack.
+    """The outcome of one attack, which a notebook shows as a panel.
 
     Attributes:
         adversarial: the image with its best patch, aiP.
@@ -41,6 +64,7 @@ class Result(NamedTuple):
             the attack had to end.
         noise: the best patch's pixels before they are blended (N, eq. 4).
         patch: the best patch as an object, which `gcpatch.attack` gives.
+        asked: what the attack was asked, which `gcpatch.attack` gives.
     """
 
     adversarial: Float[np.ndarray, "h w 3"]
@@ -51,6 +75,19 @@ class Result(NamedTuple):
     history: Losses
     noise: Float[np.ndarray, "rows columns 3"] | None = None
     patch: AdversarialPatch | None = None
+    asked: Asked | None = None
+
+    def __repr__(self) -> str:
+        if self.asked is None:
+            return f"Result(converged={self.converged}, steps={self.steps})"
+        return self._shown().line
+
+    def _repr_png_(self) -> bytes | None:
+        return None if self.asked is None else self._shown().png()
+
+    def _shown(self) -> Any:
+        """The verdict and the pictures, which are above: attacks know nothing of reports."""
+        return resolve_name("gcpatch.runs.outcome:shown")(self)
 
 
 Finished = Result  # its name in 0.1.0
@@ -313,11 +350,12 @@ def attack(
     origin = origin_of(patch, images.shape[1:3], attack, [network])
     made = partial(patch_of, network=network, region=patch, origin=origin)
 
-    def with_patch(result: Result, image: Array, target: Array) -> Result:
+    def complete(result: Result, image: Array, target: Array) -> Result:
         noise = np.asarray(result.noise) - (0 if place.bound is None else np.asarray(image))
-        return result._replace(patch=made(noise, int(target)))
+        asked = Asked(network, image, int(target), attack, place)
+        return result._replace(patch=made(noise, int(target)), asked=asked)
 
-    return [with_patch(outcomes[i], images[i], targets[i]) for i in range(len(images))]
+    return [complete(outcomes[i], images[i], targets[i]) for i in range(len(images))]
 
 
 def images_and_targets(

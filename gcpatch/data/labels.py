@@ -90,25 +90,28 @@ def _plain(name: str) -> str:
     return " ".join(re.split(r"[\s_-]+", name.casefold())).strip()
 
 
-def as_ids(targets: Iterable[Any], categories: Sequence[str]) -> Int[np.ndarray, " n"]:
+def as_ids(
+    targets: Iterable[Any], categories: Sequence[str], what: str = "target"
+) -> Int[np.ndarray, " n"]:
     """The IDs of classes: a number is an ID, a text whatever `find` takes.
 
     Raises:
-        LabelError: one is no class; the message says which.
+        LabelError: one is no class; the message says which, and calls it `what`.
     """
-    return np.asarray([_id(place, one, categories) for place, one in enumerate(targets)], np.int64)
+    named = ((f"{what} {place}", one) for place, one in enumerate(targets))
+    return np.asarray([_id(name, one, categories) for name, one in named], np.int64)
 
 
-def _id(place: int, target: Any, categories: Sequence[str]) -> int:
+def _id(name: str, target: Any, categories: Sequence[str]) -> int:
     if isinstance(target, str):
         try:
             return find(target, categories)
         except LabelError as error:
-            raise LabelError(f"target {place}: {error}") from None
+            raise LabelError(f"{name}: {error}") from None
     whole = isinstance(target, int | np.integer) and not isinstance(target, bool)
     if not whole or not 0 <= target < len(categories):
         known = f"the IDs are 0 to {len(categories) - 1}, or give a name"
-        raise LabelError(f"target {place} is {target!r}; {known}")
+        raise LabelError(f"{name} is {target!r}; {known}")
     return int(target)
 
 

@@ -36,6 +36,32 @@ def image(values: Any, *, what: str = "the image", slack: float = SLACK) -> Floa
     return floats(array, what=what, slack=slack)
 
 
+def images(values: Any, *, what: str = "the batch of images") -> Float[Array, "n h w 3"]:
+    """One image or more `[n, h, w, 3]` of floats in [0, 1], as a JAX array.
+
+    Raises:
+        InputError: they are of another shape or type, or of other values; `what` is their name.
+    """
+    array = _array(values, what)
+    if array.ndim != 4 or array.shape[-1] != 3 or not len(array):
+        raise InputError(
+            f"{what} has shape {list(array.shape)} instead of [n, height, width, 3], n over 0"
+        )
+    return floats(array, what=what)
+
+
+def classes(network: Network, given: Any, *, count: int, what: str) -> Int[np.ndarray, " n"]:
+    """A class of a network for each of `count` images, by ID or name, as IDs.
+
+    Raises:
+        InputError: there are not as many; `what` is the name of one.
+        LabelError: one is no class; the message says which.
+    """
+    if np.ndim(given) != 1 or len(given) != count:
+        raise InputError(f"there are {count} images; give a list of as many {what}s")
+    return labels.as_ids(given, network.categories, what)
+
+
 def floats(values: Any, *, what: str, slack: float = 0.0) -> Float[Array, "..."]:
     """Floats in [0, 1], give or take `slack`; InputError where they are not."""
     array = _array(values, what)

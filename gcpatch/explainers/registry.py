@@ -6,6 +6,8 @@ from gcpatch.explainers import cam, gradients, occlusion
 from gcpatch.explainers.cam import Explainer
 
 METHODS: dict[str, Explainer] = {**cam.METHODS, **gradients.METHODS, **occlusion.METHODS}
+# Whose one image is a batch of its own, of samples or windows.
+ONE_BY_ONE = ("smoothgrad", "integrated-gradients", *occlusion.METHODS)
 
 
 def compiled(name: str) -> Explainer:

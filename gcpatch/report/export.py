@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ def write_export(records: Sequence[dict[str, Any]], path: Path) -> None:
             written.
     """
     check(path)
-    names = _names(records)
-    rows = ([_plain(flat.get(name)) for name in names] for flat in map(flatten, records))
+    names, found = table(records)
+    rows = (list(map(_plain, row)) for row in found)
     try:
         with atomic_write(path) as draft:
             if path.suffix == ".csv":
@@ -53,6 +53,12 @@ def write_export(records: Sequence[dict[str, Any]], path: Path) -> None:
                 _write_parquet(dict(zip(names, zip(*rows, strict=True), strict=True)), draft)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def table(records: Sequence[dict[str, Any]]) -> tuple[list[str], Iterator[list[Any]]]:
+    """The columns' names, and a row for each record; None where a record has no such field."""
+    names = _names(records)
+    return names, ([flat.get(name) for name in names] for flat in map(flatten, records))
 
 
 def _names(records):

@@ -1,8 +1,11 @@
 """One image of a run: what is known of it before its attack, and what the attack achieved."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +22,7 @@ from gcpatch.evaluation import metrics
 from gcpatch.explainers.cam import classify_and_explain
 from gcpatch.networks import Network
 from gcpatch.report import figures
+from gcpatch.report.table import status
 
 FIELDS = (
     "id",
@@ -166,6 +170,53 @@ def evaluate_result(
         record["object_energy_clean"] = metrics.energy(clean.heat, weights)
         record["object_energy_adversarial"] = metrics.energy(heat, weights)
     return Evaluated(record, heat)
+
+
+class Shown(NamedTuple):
+    """A result of `gcpatch.attack` as a person sees it.
+
+    Attributes:
+        line: its verdict, class, energy and steps.
+        panel: a function of no arguments that draws it.
+    """
+
+    line: str
+    panel: Callable[[], UInt8[np.ndarray, "height width 3"]]
+
+    def png(self) -> bytes:
+        """The panel as a PNG."""
+        return cv2.imencode(".png", self.panel()[..., ::-1])[1].tobytes()
+
+
+def shown(result: Result) -> Shown:
+    """The verdict and the panel of a result that says what was asked; measured once.
+
+    As in a run the verdict is that of the image in 8 bits.
+    """
+    asked = result.asked
+    if asked.answer is None:
+        asked.answer = _shown(result)
+    return asked.answer
+
+
+def _shown(result: Result) -> Shown:
+    network, image, target, attack, place, _ = vars(result.asked).values()
+    before, after = (np.rint(255 * np.asarray(x)).astype(np.uint8) for x in (image, result[0]))
+    logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
+    _, of_target = _look(network, image, jnp.asarray(target), attack)
+    item = Item("", "", lambda: picture)
+    picture = Picture(before, "")
+    label = int(logits.argmax())
+    clean = Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+    record, heat_after = evaluate_result(network, clean, result, attack, png=after, place=place)
+    record |= {"id": None, "model": network.name, "objective": attack.objective.name}
+    (row, column), (side, _), ratio, _ = place
+    line = (
+        f"Result(verdict={status(record)!r}, class={record['adversarial']['name']!r}, "
+        f"energy={record['energy_adversarial']:.3f}, steps={result.steps})"
+    )
+    box = None if np.ndim(ratio) else (row, column, side)
+    return Shown(line, partial(figures.panel, before, after, heat, heat_after, box, record))
 
 
 def draw(
