@@ -80,14 +80,14 @@ class Result(NamedTuple):
     def __repr__(self) -> str:
         if self.asked is None:
             return f"Result(converged={self.converged}, steps={self.steps})"
-        return self._shown().line
+        return self._shown(self.asked).line
 
     def _repr_png_(self) -> bytes | None:
-        return None if self.asked is None else self._shown().png()
+        return None if self.asked is None else self._shown(self.asked).png()
 
-    def _shown(self) -> Any:
+    def _shown(self, asked: Asked) -> Any:
         """The verdict and the pictures, which are above: attacks know nothing of reports."""
-        return resolve_name("gcpatch.runs.outcome:shown")(self)
+        return resolve_name("gcpatch.runs.outcome:shown")(self, asked)
 
 
 Finished = Result  # its name in 0.1.0
