@@ -7,7 +7,7 @@ computes is what `convert.reference` computes.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -80,6 +80,14 @@ class Batched:
 
     def step(self) -> Tensor:
         """Gradient, update, projection; returns each image's total loss `[n]`."""
+        found = self.evaluate()
+        self.noise.grad = found.gradient
+        self.optimizer.step()
+        self.project()
+        return found.losses
+
+    def evaluate(self) -> "Evaluated":
+        """Losses of both kinds, balanced at the layer, and what becomes of the noise by them."""
         with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16"):
             image = self.images.clone(memory_format=self.layout)
             image[self.window] = self.noise
@@ -90,18 +98,31 @@ class Batched:
             alpha = gradient.float().mean((2, 3), keepdim=True)
             heat = torch.relu((alpha * activations.float()).sum(1))
             hidden = (heat * self.covered).sum((1, 2)) / self.covered.sum()
-            entropy = nn.functional.cross_entropy(logits.float(), self.targets, reduction="none")
-            entropy = entropy * (entropy > -np.log(ATTACK.confidence))
+            odds = logits.float().softmax(1)
+            chosen = odds.gather(1, self.targets[:, None])[:, 0]
+            entropy = -chosen.log() * (chosen < ATTACK.confidence)
             pulls = [
                 torch.autograd.grad(loss.sum(), activations, retain_graph=True)[0]
                 for loss in (hidden, entropy)
             ]
             pull = unit(pulls[0]) + ATTACK.ce_weight * unit(pulls[1])
-            (self.noise.grad,) = torch.autograd.grad(activations, self.noise, pull)
-        self.optimizer.step()
+            (by_noise,) = torch.autograd.grad(activations, self.noise, pull)
+        losses = (hidden + ATTACK.ce_weight * entropy).detach()
+        return Evaluated(losses, by_noise, odds.detach(), heat.detach())
+
+    def project(self) -> None:
+        """Keeps the noise to valid pixels."""
         with torch.no_grad():
             self.noise.clamp_(-self.mean / self.std, (1 - self.mean) / self.std)
-        return (hidden + ATTACK.ce_weight * entropy).detach()
+
+
+class Evaluated(NamedTuple):
+    """Total losses `[n]`, gradient by the noise, probabilities `[n, classes]`, maps `[n, h, w]`."""
+
+    losses: Tensor
+    gradient: Tensor
+    odds: Tensor
+    heat: Tensor
 
 
 def unit(gradients: Tensor) -> Tensor:

@@ -1,10 +1,8 @@
 """How fast PyTorch attacks on this machine: the plain reference, and the fast batched version."""
 
 import importlib.metadata
-import re
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from convert import reference
@@ -14,7 +12,7 @@ from convert.operators import torch
 from convert.torchvision import to_torch
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
-from gcpatch.evaluation.bench import Row, clock, images_for, side_of
+from gcpatch.evaluation.bench import Peak, Row, clock, images_for, side_of
 from gcpatch.networks import Network
 
 VARIANTS = ("torch-single", "torch-batched")
@@ -34,7 +32,7 @@ def measure(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
-    memory = _Memory(device)
+    memory = Memory()
     best = None
     for make in _candidates(network, size, batch, variant, device, precision):
         step = make()
@@ -104,28 +102,17 @@ def _single(network: Network, size: int, corner: tuple[int, int], device: str) -
     return step
 
 
-class _Memory:
-    """The most memory in use since it was made, beyond what was in use then."""
+class Memory(Peak):
+    """As `Peak`, but on a GPU PyTorch's."""
 
-    def __init__(self, device: str):
-        self.device, self.before = device, 0
-        if device == "cuda":
+    def __init__(self) -> None:
+        super().__init__()
+        if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        elif Path("/proc/self/clear_refs").exists():
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts anew
-            self.before = _status("VmRSS")
 
     def peak(self) -> int:
         """In bytes."""
-        if self.device == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return max(_status("VmHWM") - self.before, 0)
-
-
-def _status(field: str) -> int:
-    path = Path("/proc/self/status")
-    found = re.search(rf"{field}:\s+(\d+) kB", path.read_text()) if path.exists() else None
-    return int(found[1]) * 1024 if found else 0
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else super().peak()
 
 
 def versions() -> dict[str, str]:

@@ -27,10 +27,10 @@ from gcpatch.attacks.settings import OPTIMIZERS
 from gcpatch.data import sources
 from gcpatch.data.scenes import draw_batch
 from gcpatch.errors import UserError
-from gcpatch.networks import MINIS, NAMES, PAPER, Network, checkpoints, factories, random
+from gcpatch.networks import MINIS, NAMES, PAPER, SMALL, Network, checkpoints, factories, random
 from gcpatch.networks.graph import ARCHITECTURE
 from gcpatch.networks.manifests import read_manifest
-from gcpatch.report.records import read_records
+from gcpatch.report.records import images_of, read_records
 
 IMAGES, MINI_IMAGES, RANDOM_IMAGES = 12, 200, 4
 STEPS, MINI_STEPS = 10, 30
@@ -184,7 +184,7 @@ def pictures(network: Network, folder: Path | None, limit: int | None) -> Pictur
             [item.source for item in items],
             [picture.sha256 for picture in read],
         )
-    count = (MINI_IMAGES if name in MINIS else IMAGES) - RANDOM_IMAGES
+    count = (MINI_IMAGES if name in SMALL else IMAGES) - RANDOM_IMAGES
     scenes = np.rint(np.asarray(draw_batch(0, count, size=size).image) * 255).astype(np.uint8)
     shape = (RANDOM_IMAGES, size, size, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -227,7 +227,7 @@ def verify(
     found = pair(name, weights)
     network, theirs, *_ = found
     images = pictures(network, folder, limit)
-    mini = network.architecture in MINIS
+    mini = network.architecture in SMALL
     steps = (MINI_STEPS if mini else STEPS) if steps is None else steps
     optimizers = tuple(OPTIMIZERS) if mini else OF_LARGE
     count = len(images.pixels)
@@ -379,7 +379,7 @@ def _look(
     model: reference.Classifier, folder: Path, record: Recorded, region: Region
 ) -> tuple[int, float]:
     """PyTorch's top class of an image's adversarial.png, and the patch's energy for the target."""
-    path = folder / "images" / record.id / "adversarial.png"
+    path = images_of(folder, record.id) / "adversarial.png"
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"), np.float32) / 255

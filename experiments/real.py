@@ -101,6 +101,27 @@ def drawn(count: int, size: int) -> list[Item]:
     ]
 
 
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """The options that say which images."""
+    images = parser.add_mutually_exclusive_group(required=True)
+    images.add_argument("--images", nargs="+", metavar="MANIFEST", help="labelled photographs")
+    images.add_argument("--scenes", type=int, metavar="N", help="so many drawn scenes instead")
+    parser.add_argument("--half", choices=HALVES, help="only every second image")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N")
+
+
+def images_of(options: argparse.Namespace, network: Network) -> Sequence[Item]:
+    """The images that the options say, with their labels."""
+    size = network.preprocessing.size
+    if options.scenes:
+        items: Sequence[Item] = drawn(options.scenes, size)
+    else:
+        found = sources.find(options.images, size, "stretch", options.out)
+        items, _ = hints.labelled(found.items, network.categories)
+    items = items if options.half is None else items[HALVES[options.half] :: len(HALVES)]
+    return items[: options.limit]
+
+
 def attack(cell: Cell, network: Network, items: Sequence[Item], batch: int, out: Path) -> Records:
     """Attacks what the cell's run lacks; returns its records."""
     described = campaign.describe([network], cell.patch, cell.attack, {"images": len(items)})
@@ -116,7 +137,7 @@ def attack(cell: Cell, network: Network, items: Sequence[Item], batch: int, out:
             options=Options(seed=0),
             batch=batch,
             watch=watch,
-            write_artifacts=False,
+            write_artifacts=False,  # but adversarial.png, on which the verdicts rest
         ):
             pass
     if watch.stopped:
@@ -205,11 +226,7 @@ def main() -> None:
     add = parser.add_argument
     add("--network", required=True, metavar="NAME", help="as `gcpatch attack --model` takes it")
     add("--weights", metavar="random|DIR|FILE", help="as `gcpatch attack --weights` takes it")
-    images = parser.add_mutually_exclusive_group(required=True)
-    images.add_argument("--images", nargs="+", metavar="MANIFEST", help="labelled photographs")
-    images.add_argument("--scenes", type=int, metavar="N", help="so many drawn scenes instead")
-    add("--half", choices=HALVES, help="only every second image")
-    add("--limit", type=int, metavar="N", help="only the first N")
+    add_images(parser)
     add("--steps", type=int, default=1000, help="the most steps of an objective (1000)")
     add("--batch", type=int, default=8, help="images at a time (8)")
     add("--cells", metavar="A,B,...", help="only these cells")
@@ -217,13 +234,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         network = load_network(options.network, options.weights)
-        size = network.preprocessing.size
-        if options.scenes:
-            items = drawn(options.scenes, size)
-        else:
-            found = sources.find(options.images, size, "stretch", options.out)
-            items, _ = hints.labelled(found.items, network.categories)
-        items = items if options.half is None else items[HALVES[options.half] :: len(HALVES)]
+        items = images_of(options, network)
         chosen = cells(options.steps)
         if options.cells:
             names = options.cells.split(",")
@@ -231,10 +242,7 @@ def main() -> None:
                 choices = ", ".join(cell.name for cell in chosen)
                 raise UserError(f"there is no cell {min(unknown)!r}; choose of {choices}")
             chosen = [cell for cell in chosen if cell.name in names]
-        runs = {
-            cell: attack(cell, network, items[: options.limit], options.batch, options.out)
-            for cell in chosen
-        }
+        runs = {cell: attack(cell, network, items, options.batch, options.out) for cell in chosen}
     except UserError as error:
         parser.exit(1, f"{error}\n")
     text = "\n".join(table(network, runs)) + "\n"

@@ -1,3 +1,5 @@
+from .attacks.patches import AdversarialPatch as AdversarialPatch
+from .attacks.patches import Library as Library
 from .attacks.presets import PRESETS as PRESETS
 from .attacks.regions import Bounded as Bounded
 from .attacks.regions import Frame as Frame

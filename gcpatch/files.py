@@ -57,6 +57,11 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is one name in a folder, and no path that would lead elsewhere."""
+    return text not in ("", ".", "..") and not any(letter in text for letter in "/\\\0")
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A draft to be written, which takes the place of the file `path` once it is whole.

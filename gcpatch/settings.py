@@ -19,6 +19,7 @@ Kind = TypeVar("Kind", bound=type)
 
 # Where the names that a setting takes are listed; they are imported when somebody asks for them.
 REGISTRIES = {
+    "colormap": "gcpatch.report.figures:COLORMAPS",
     "explainer": "gcpatch.explainers.cam:METHODS",
     "init": "gcpatch.attacks.fields:STARTS",
     "method": "gcpatch.explainers.registry:METHODS",

@@ -5,6 +5,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from gcpatch.attacks.regions import Placement
+
 ArrayLike = Array | np.ndarray
 
 
@@ -27,6 +29,20 @@ def blend(
 ) -> Float[Array, "r c 3"]:
     """(1 - P) * image + P * noise on the patch's pixels, kept in [0, 1] (paper, eq. 4)."""
     return jnp.clip((1 - ratio) * jnp.asarray(tile) + ratio * jnp.asarray(noise), 0, 1)
+
+
+def overlay(
+    image: Float[ArrayLike, "h w 3"], noise: Float[ArrayLike, "r c 3"], place: Placement
+) -> Float[Array, "h w 3"]:
+    """The image with a perturbation in its place (paper, eq. 4).
+
+    `noise` are pixels; where the place has a bound, what is added to each.
+    """
+    corner = jnp.asarray(place.corner)
+    tile = cut(image, corner, (noise.shape[0], noise.shape[1]))
+    if place.bound is None:
+        return paste(image, blend(tile, noise, place.ratio), corner)
+    return paste(image, jnp.clip(tile + noise, 0, 1), corner)
 
 
 def _start(corner: Int[ArrayLike, "2"]) -> tuple[Array, Array, Array]:

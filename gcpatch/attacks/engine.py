@@ -21,8 +21,8 @@ from gcpatch.attacks.step import (
     held,
     judge,
     near_step,
+    seen_of,
     step,
-    tile_of,
 )
 from gcpatch.interpreters.hoisting import Hoisted, hoist
 from gcpatch.interpreters.incremental import Incremental, Memory, Placed, incremental
@@ -286,7 +286,8 @@ def refresh(
 
     def one(weights, state: State, problem: Problem, attack: Attack):
         network, places = weights
-        image = paste(problem.image, tile_of(network, state, problem, attack), problem.corner)
+        tile, _ = seen_of(network, state, problem, attack)
+        image = paste(problem.image, tile, problem.corner)
         activations, memory = program.precompute(network, image, places)
         return *judge(network, state, problem, attack, activations), memory
 

@@ -1,6 +1,7 @@
-"""What can be set of an attack: each field's meaning, default and choices.
+"""What can be set of an attack and of views: each field's meaning, default and choices.
 
-`settings.py` makes an `Attack` of them; here they stand without JAX, for the command line's help.
+`settings.py` makes an `Attack` of them and `views.py` `Views`; here they stand without JAX, for the
+command line's help.
 """
 
 from dataclasses import dataclass
@@ -76,8 +77,10 @@ class Fields:
     init: str = setting(
         "mean",
         "the patch before the first step: the `mean` colour, the `image` itself, `random` pixels, "
-        "or `clean`: the mean colour, but the first step sees the clean image, as [16]",
-        value="START",
+        "or `clean`: the mean colour, but the first step sees the clean image, as [16]; on the "
+        "command line also what `gcpatch universal` wrote, of which each image takes its target's "
+        "patch, or `auto`: the run makes such a library of its own images where that pays",
+        value="START|FILE.npz|auto",
         registry="init",
     )
     project: bool = setting(True, "whether the patch is kept to valid pixels; the image always is")
@@ -104,4 +107,29 @@ class Fields:
         "by the whole image",
         value="exact|near|CELLS",
         parse=as_reach,
+    )
+
+
+def pair(text: str) -> tuple[float, float]:
+    """Two numbers as the command line has them; ValueError where they are none."""
+    first, second = map(float, text.split(","))
+    return first, second
+
+
+@dataclass(frozen=True)
+class ViewFields:
+    """The fields of `Views`."""
+
+    scale: tuple[float, float] = setting(
+        (0.8, 1.25),
+        "the least and the most side of a patch in a view, relative to its own",
+        value="LEAST,MOST",
+        parse=pair,
+        otherwise="0.8,1.25",
+    )
+    degrees: float = setting(
+        20.0, "the most that it is turned, either way", value="DEGREES", parse=float
+    )
+    brightness: float = setting(
+        0.1, "the most that is added to or taken from its pixels", value="SHARE", parse=float
     )

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from gcpatch.attacks.engine import BATCH, Reach, advance, choose_reach, refresh, remember
+from gcpatch.attacks.patches import AdversarialPatch, Library, origin_of, patch_of
 from gcpatch.attacks.regions import Placement, Region
 from gcpatch.attacks.settings import Attack, AttackError
 from gcpatch.attacks.step import (
@@ -23,7 +24,7 @@ from gcpatch.attacks.step import (
     State,
     init_state,
     make_problem,
-    tile_of,
+    seen_of,
 )
 from gcpatch.data import labels
 from gcpatch.explainers import checks
@@ -62,6 +63,8 @@ class Result(NamedTuple):
         history: the losses at every step, `[steps]` each; the last may be no finite number, where
             the attack had to end. In the near field those of steps are nearly exact, and that of
             a last one which met the goal is exact.
+        noise: the best patch's pixels before they are blended (N, eq. 4).
+        patch: the best patch as an object, which `gcpatch.attack` gives.
         reach: how far the steps followed what the patch changes.
     """
 
@@ -71,6 +74,8 @@ class Result(NamedTuple):
     converged: bool
     losses: Losses
     history: Losses
+    noise: Float[np.ndarray, "rows columns 3"] | None = None
+    patch: AdversarialPatch | None = None
     reach: Reached = Reached()
 
 
@@ -243,10 +248,11 @@ class Slots:
             )
             placed, tile = self.reach.placed, None
             if self.reach.every:
-                tile = _tile(self.network, state, problem, self.attack)
+                tile, _ = _seen(self.network, state, problem, self.attack)
                 self.stale |= {slot} if history is not None else set()
             with jax.default_matmul_precision(precision):
                 problem = remember(self.network, problem, placed, tile)
+        problem = problem._replace(start=None)
         if self.states is None:
             idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.count), (state, problem))
             self.states, self.problems = self._place(idle, BATCH)
@@ -258,14 +264,14 @@ class Slots:
     def _leave(self, slot: int) -> tuple[int, Result]:
         place, problem = self.taken.pop(slot)
         state, history = _take(self.states, slot), self.histories.pop(slot)
-        return place, _finish(state, problem, history, self.reach)
+        return place, _finish(self.network, state, problem, history, self.reach)
 
     def _place(self, tree: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, spec)) if self.mesh else tree
 
 
 _begin = jax.jit(init_state, static_argnames="shape")
-_tile = jax.jit(tile_of)
+_seen = jax.jit(seen_of)
 _chosen = jax.jit(
     jax.vmap(lambda new, one, other: jax.tree.map(partial(jnp.where, new), one, other))
 )
@@ -306,7 +312,9 @@ def _joined(history: list[Losses]) -> Losses:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *history)
 
 
-def _finish(state: State, problem: Problem, history: list[Losses], reach: Reach | None) -> Result:
+def _finish(
+    network: Network, state: State, problem: Problem, history: list[Losses], reach: Reach | None
+) -> Result:
     tile, adversarial = np.asarray(state.best_tile), np.array(problem.image)
     row, column = map(int, problem.corner)
     adversarial[row : row + tile.shape[0], column : column + tile.shape[1]] = tile
@@ -317,7 +325,8 @@ def _finish(state: State, problem: Problem, history: list[Losses], reach: Reach 
         bool(state.best_shortfall == 0),
         Losses(*map(float, state.best_losses)),
         _joined(history),
-        _reached(state.near, reach),
+        np.asarray(network.denormalize(state.best_noise)),
+        reach=_reached(state.near, reach),
     )
 
 
@@ -341,6 +350,7 @@ def attack(
     *,
     batch: int = 8,
     seed: int = 0,
+    library: Library | None = None,
 ) -> list[Result]:
     """Attacks images: one optimised perturbation for each, in the order of the images.
 
@@ -352,21 +362,40 @@ def attack(
         attack: how to optimise it.
         batch: how many images are optimised at a time.
         seed: of the `random` start.
+        library: patches from which the images start, each from its target's.
 
     Raises:
         UserError: the images are no floats in [0, 1], or the targets no classes, one for each.
+        LibraryError: the library lacks a target, or is of other classes or shapes.
         PatchError: it does not lie inside the images, or its settings are out of range.
     """
     images, targets = images_and_targets(network, images, targets)
     place = patch.place(*images.shape[1:3])
     keys = jax.random.split(jax.random.key(seed), len(images))
+    if library is not None:
+        library.check_starts(network, patch, images.shape[1:3], targets.tolist())
     problems = (
-        make_problem(network, image, target, attack, placement=place, key=key)
+        make_problem(
+            network,
+            image,
+            target,
+            attack,
+            placement=place,
+            key=key,
+            start=None if library is None else library[int(target)].start(image),
+        )
         for image, target, key in zip(images, targets, keys, strict=True)
     )
     batch = min(batch, len(images))
     outcomes = dict(stream(network, problems, place.shape, attack, batch, corner=corner_of(place)))
-    return [outcomes[i] for i in range(len(images))]
+    origin = origin_of(patch, images.shape[1:3], attack, [network])
+    made = partial(patch_of, network=network, region=patch, origin=origin)
+
+    def with_patch(result: Result, image: Array, target: Array) -> Result:
+        noise = np.asarray(result.noise) - (0 if place.bound is None else np.asarray(image))
+        return result._replace(patch=made(noise, int(target)))
+
+    return [with_patch(outcomes[i], images[i], targets[i]) for i in range(len(images))]
 
 
 def images_and_targets(

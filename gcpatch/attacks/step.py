@@ -28,7 +28,8 @@ class Problem(NamedTuple):
 
     `clean_heat` is the clean image's map of its top class, `clean_heat_of_target` that of the
     target. `bound` is the most that a pixel may change, None without a bound. `memory` is what
-    `Incremental.run` needs of the image, None where it is evaluated in full.
+    `Incremental.run` needs of the image, None where it is evaluated in full. `start` is the noise
+    before the first step, in pixels; None where it is `Attack.init` that says.
     """
 
     image: Float[Array, "h w 3"]
@@ -41,6 +42,7 @@ class Problem(NamedTuple):
     clean_heat_of_target: Float[Array, "h2 w2"]
     bound: Float[Array, ""] | None = None
     memory: Memory | None = None
+    start: Float[Array, "rows columns 3"] | None = None
 
 
 class Losses(NamedTuple):
@@ -64,7 +66,10 @@ class NearField(NamedTuple):
 
 
 class State(NamedTuple):
-    """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels."""
+    """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels.
+
+    `best_noise` is the noise of the best tile.
+    """
 
     noise: Float[Array, "rows columns 3"]
     optimizer: optax.OptState
@@ -72,6 +77,7 @@ class State(NamedTuple):
     streak: Int[Array, ""]
     done: Bool[Array, ""]
     best_tile: Float[Array, "rows columns 3"]
+    best_noise: Float[Array, "rows columns 3"]
     best_shortfall: Float[Array, ""]
     best_losses: Losses
     near: NearField | None = None
@@ -184,6 +190,7 @@ def make_problem(
     label: Int[Array, ""] | int | None = None,
     clean_heat: Float[ArrayLike, "h2 w2"] | None = None,
     clean_heat_of_target: Float[ArrayLike, "h2 w2"] | None = None,
+    start: Float[ArrayLike, "rows columns 3"] | None = None,
 ) -> Problem:
     """The problem to have `image` taken for `target`; what is not given is asked of the network.
 
@@ -197,6 +204,7 @@ def make_problem(
         label: the image's class; the network's own if None.
         clean_heat: the image's map of its top class.
         clean_heat_of_target: the image's map of the target.
+        start: the noise before the first step, in pixels, in place of the attack's `init`.
     """
     image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
     look = partial(classify_and_explain, layer=attack.layer, explainer=attack.explainer)
@@ -217,6 +225,7 @@ def make_problem(
         clean_heat=jnp.asarray(clean_heat),
         clean_heat_of_target=jnp.asarray(clean_heat_of_target),
         bound=None if bound is None else jnp.asarray(bound, image.dtype),
+        start=None if start is None else jnp.asarray(start, image.dtype),
     )
 
 
@@ -235,8 +244,10 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
     One with a bound starts at the image, unless at `random` within its bound.
     """
     tile = cut(problem.image, problem.corner, shape)
-    if attack.init == "random":
-        least, most = limits(problem, tile)
+    least, most = limits(problem, tile)
+    if problem.start is not None:
+        noise = network.normalize(jnp.clip(problem.start, least, most))
+    elif attack.init == "random":
         noise = network.normalize(
             jax.random.uniform(problem.key, tile.shape, tile.dtype, least, most)
         )
@@ -252,19 +263,24 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
         zero,
         zero > 0,
         tile,
+        network.normalize(tile),
         worst,
         Losses(worst, worst, worst),
         None if attack.reach == "exact" else NearField(zero > 0, zero > 0, zero),
     )
 
 
-def tile_of(
+def seen_of(
     network: Network, state: State, problem: Problem, attack: Attack
-) -> Float[Array, "rows columns 3"]:
-    """The pixels of the image that a state's noise gives."""
-    clean = cut(problem.image, problem.corner, (state.noise.shape[0], state.noise.shape[1]))
-    tile = blend(clean, network.denormalize(state.noise), problem.ratio)
-    return jnp.where(state.step == 0, clean, tile) if attack.init == "clean" else tile
+) -> tuple[Float[Array, "rows columns 3"], Float[Array, "rows columns 3"]]:
+    """What a step sees: the patch's pixels in the image, and the noise that gives them."""
+    noise = state.noise
+    clean = cut(problem.image, problem.corner, (noise.shape[0], noise.shape[1]))
+    tile = blend(clean, network.denormalize(noise), problem.ratio)
+    if attack.init == "clean":
+        tile = jnp.where(state.step == 0, clean, tile)
+        noise = jnp.where(state.step == 0, network.normalize(clean), noise)
+    return tile, noise
 
 
 def step(
@@ -278,7 +294,7 @@ def step(
 
     For `forward` see `evaluate`.
     """
-    tile = tile_of(network, state, problem, attack)
+    tile, seen = seen_of(network, state, problem, attack)
     gradient, (losses, lacking) = jax.grad(evaluate, argnums=1, has_aux=True)(
         network, tile, problem, attack, forward
     )
@@ -293,28 +309,34 @@ def step(
     broken = ~jnp.isfinite(losses.total)
     done = (streak >= attack.patience) | (count >= attack.steps) | broken
     moved = state._replace(noise=noise, optimizer=optimizer, step=count, streak=streak, done=done)
-    return keep_best(moved, tile, lacking, losses), losses
+    return keep_best(moved, tile, seen, lacking, losses), losses
 
 
 def keep_best(
-    state: State, tile: Float[Array, "rows columns 3"], lacking: Float[Array, ""], losses: Losses
+    state: State,
+    tile: Float[Array, "rows columns 3"],
+    noise: Float[Array, "rows columns 3"],
+    lacking: Float[Array, ""],
+    losses: Losses,
 ) -> State:
     """The state with this tile as its best, where it lacks less to the goal than the one so far."""
-    best, best_lacking, best_losses = jax.tree.map(
-        partial(jnp.where, lacking < state.best_shortfall),
-        (tile, lacking, losses),
-        (state.best_tile, state.best_shortfall, state.best_losses),
-    )
-    return state._replace(best_tile=best, best_shortfall=best_lacking, best_losses=best_losses)
+    found = dict(best_tile=tile, best_noise=noise, best_shortfall=lacking, best_losses=losses)
+    best = jax.tree.map(partial(jnp.where, lacking < state.best_shortfall), found, best_of(state))
+    return state._replace(**best)
+
+
+def best_of(state: State) -> dict[str, Any]:
+    """What a state has of its best tile."""
+    return {name: value for name, value in state._asdict().items() if name.startswith("best_")}
 
 
 # ---- the near field
 #
 # A step in the near field computes the patch's own cells and a few around them; what lies beyond is
-# that of the image at the last refresh. Directly after a refresh the values are exact, and gradients
-# leave out what the patch does further away. So a step may move the patch, but never end the attack:
-# a tile that looks as if the goal were met waits for the next refresh, which looks at the whole
-# image and alone decides what is done and which tile is the best.
+# that of the image at the last refresh. Directly after it values are exact, and gradients leave out
+# what the patch does further away. So a step may move the patch, but never end the attack: a tile
+# that looks as if the goal were met waits for the next refresh, which looks at the whole image and
+# alone decides what is done and which tile is the best.
 
 
 def field_of(state: State) -> NearField:
@@ -341,9 +363,7 @@ def near_step(
     moved = moved._replace(
         streak=jnp.where(looks_done, state.streak, 0),
         done=(moved.step >= attack.steps) | ~jnp.isfinite(losses.total),
-        best_tile=state.best_tile,
-        best_shortfall=state.best_shortfall,
-        best_losses=state.best_losses,
+        **best_of(state),
         near=NearField(nothing, nothing, near.refreshes),
     )
     waits = state._replace(near=near._replace(waiting=~nothing))
@@ -362,7 +382,7 @@ def judge(
     Where the tile ends the attack, the look counts as its last step.
     """
     _, head = network.split(attack.layer)
-    tile = tile_of(network, state, problem, attack)
+    tile, seen = seen_of(network, state, problem, attack)
     image = paste(problem.image, tile, problem.corner)
     covered = coverage(
         activations.shape[:2], image.shape[:2], problem.corner, tile.shape[:2], problem.ratio
@@ -376,4 +396,4 @@ def judge(
     judged = state._replace(
         streak=streak, step=state.step + ends, done=state.done | ends, near=looked
     )
-    return keep_best(judged, tile, lacking, losses), losses
+    return keep_best(judged, tile, seen, lacking, losses), losses

@@ -1,14 +1,16 @@
 """A patch as a camera may see it: anywhere, larger or smaller, turned, lighter or darker."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gcpatch.attacks.fields import ViewFields
 from gcpatch.attacks.regions import PatchError
+from gcpatch.settings import documented
 
 
 class View(NamedTuple):
@@ -27,24 +29,16 @@ class View(NamedTuple):
     brightness: Float[Array, ""]
 
 
+@documented
 @dataclass(frozen=True)
-class Views:
+class Views(ViewFields):
     """The placements over which a patch is to work (Athalye et al., 2018: EOT).
 
     Each draw is uniform; the patch lies wholly inside the image, wherever it fits.
 
-    Attributes:
-        scale: the least and the most.
-        degrees: the most that it is turned, either way.
-        brightness: the most that is added to or taken from its pixels.
-
     Raises:
         PatchError: a value is out of range.
     """
-
-    scale: tuple[float, float] = (0.8, 1.25)
-    degrees: float = 20.0
-    brightness: float = 0.1
 
     def __post_init__(self):
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -68,7 +62,7 @@ class Views:
 
 
 def apply_view(
-    image: Float[Array, "h w 3"], noise: Float[Array, "s s 3"], ratio: float, view: View
+    image: Float[Array, "h w 3"], noise: Float[Array, "s s 3"], ratio: Any, view: View
 ) -> tuple[Float[Array, "h w 3"], Float[Array, "h w 1"]]:
     """The image with a patch of this noise as the view has it, and where it lies (1 or 0).
 

@@ -15,13 +15,26 @@ from gcpatch.cli import (
     explain,
     models,
     printing,
-    report,
-    transfer,
     verify,
 )
+from gcpatch.cli.patches import apply, universal
+from gcpatch.cli.results import compare, report, transfer
 from gcpatch.errors import UserError
 
-VERBS = (demo, attack, explain, convert, verify, models, bench, transfer, report)
+VERBS = (
+    demo,
+    attack,
+    universal,
+    apply,
+    explain,
+    convert,
+    verify,
+    models,
+    bench,
+    transfer,
+    report,
+    compare,
+)
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # exit statuses
 
 

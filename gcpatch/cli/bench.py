@@ -1,7 +1,8 @@
-"""`gcpatch bench`: the throughput of this machine, beside PyTorch's."""
+"""`gcpatch bench`: the throughput of this machine, in steps or in proven images, beside PyTorch's."""
 
 import argparse
 import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gcpatch.cli import printing
@@ -20,6 +21,21 @@ HEAD = (
     "compile",
     "inside the reach",
 )
+STEPPED, FOOLED = "vgg19_bn", "mini_vgg"  # networks by default: for steps, and to success
+MOST_STEPS = 200  # for an image
+SUCCESS_HEAD = (
+    "network",
+    "patch",
+    "mode",
+    "fooled",
+    "judged by",
+    "images/h",
+    "s/image",
+    "steps",
+    "90 %",
+    "memory",
+    "made once",
+)
 
 
 def add(verbs: Any) -> None:
@@ -31,8 +47,12 @@ def add(verbs: Any) -> None:
         summary="measure throughput here, beside PyTorch where it is installed",
         example="gcpatch bench --networks vgg19_bn,resnext101_32x8d --sizes 64,32 --batches 8",
     )
+    parser.add_argument(
+        "--networks",
+        metavar="A,B,...",
+        help=f"networks: by name with random weights, or what is converted (default {STEPPED}; with --to-success {FOOLED})",
+    )
     for name, default, text in (
-        ("networks", "vgg19_bn", "networks: by name with random weights, or what is converted"),
         ("sizes", "64", "the patch's sides in pixels"),
         ("batches", "8", "images at a time"),
     ):
@@ -42,11 +62,32 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--repeats", type=int, default=5, metavar="N", help="the median of N counts (default 5)"
     )
+    parser.add_argument(
+        "--to-success",
+        action="store_true",
+        help="measure fooled images an hour instead, proven on the PNG: of bundled minis on scenes, of what is converted on --images; a network with random weights gets an estimate from the first of these",
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGES",
+        help="with --to-success: photographs, as of `attack`",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help=f"with --to-success: the most steps for an image (default {MOST_STEPS})",
+    )
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints a row for each network, size, batch and variant."""
+    """Prints a row for each network, size, batch and variant, or mode."""
+    if options.to_success:
+        return _to_success(options)
+    if lone := next((name for name in ("images", "steps") if getattr(options, name)), None):
+        raise UserError(f"--{lone} goes with --to-success")
     from gcpatch.attacks.regions import Patch
     from gcpatch.evaluation import bench
     from gcpatch.networks import NAMES, random
@@ -55,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     check_range("repeats", options.repeats, 1)
     networks = {
         name: random(name) if name in NAMES else load_network(name, None)
-        for name in options.networks.split(",")
+        for name in (options.networks or STEPPED).split(",")
     }
     for network, size in itertools.product(networks.values(), sizes):
         side = bench.side_of(network)
@@ -81,6 +122,110 @@ def run(options: argparse.Namespace) -> int:
     else:
         printing.table(head=HEAD, rows=map(_cells, rows))
     return 0
+
+
+def _to_success(options: argparse.Namespace) -> int:
+    """Prints a row for each network, size, batch and mode."""
+    from gcpatch.evaluation import bench
+
+    steps = MOST_STEPS if options.steps is None else options.steps
+    check_range("steps", steps, 1)
+    rows = list(
+        printing.track(
+            rows_to_success(
+                (options.networks or FOOLED).split(","),
+                options.images,
+                _numbers("sizes", options.sizes),
+                _numbers("batches", options.batches),
+                steps,
+                modes_to_success(),
+            ),
+            " rows",
+        )
+    )
+    if options.json:
+        found = [row._asdict() for row in rows]
+        printing.as_json({"machine": bench.machine(), "rows": found}, indent=1)
+    else:
+        printing.table(head=SUCCESS_HEAD, rows=map(success_cells, rows))
+    return 0
+
+
+def rows_to_success(
+    names: Sequence[str],
+    images: Sequence[str] | None,
+    sizes: Sequence[int],
+    batches: Sequence[int],
+    steps: int,
+    modes: Mapping[str, Any],
+    count: int | None = None,
+) -> Iterator[Any]:
+    """The rows of `evaluation.success.compare` for networks as `--networks` names them.
+
+    Raises:
+        UserError: no network of them is trained, or there is nothing to attack one with.
+    """
+    from gcpatch.attacks.regions import Patch
+    from gcpatch.attacks.settings import Attack
+    from gcpatch.data import scenes
+    from gcpatch.evaluation import success
+    from gcpatch.networks import MINIS, NAMES, random
+
+    drawn = [name for name in names if name in NAMES and name not in MINIS]
+    trained = [load_network(n, None) for n in names if n not in drawn]
+    if not trained:
+        raise UserError(
+            f"the weights of {', '.join(drawn)} are random here, and mean nothing to a patch; "
+            f"add a trained network to --networks, as {FOOLED}, whose steps stand for theirs"
+        )
+    attacked = [
+        (
+            network,
+            success.cases_of(
+                network, images if network.categories != scenes.CATEGORIES else None, count=count
+            ),
+        )
+        for network in trained
+    ]
+    for size, batch in itertools.product(sizes, batches):
+        yield from success.compare(
+            attacked,
+            map(random, drawn),
+            modes=modes,
+            paces=measures_of_variants(),
+            setting=success.Setting(Patch(size), Attack(objective="hide", steps=steps), batch),
+            on_error=printing.warn,
+        )
+
+
+def modes_to_success() -> dict[str, Any]:
+    """The modes: PyTorch's where it is installed, and gcpatch's."""
+    from gcpatch.evaluation import success
+
+    try:
+        from convert import success as convert_success
+    except (ImportError, UserError) as error:
+        printing.warn(f"without PyTorch: {error}")
+        return success.MODES
+    return success.MODES | convert_success.MODES
+
+
+def success_cells(row: Any) -> tuple[str, ...]:
+    """A row of the table, as text."""
+    about = "~" if row.estimate else ""
+    return (
+        row.network,
+        f"{row.size} px",
+        row.mode,
+        f"{about}{row.fooled} of {row.images}",
+        row.judged,
+        f"{about}{row.images_per_hour:.4g}",
+        f"{about}{row.seconds_per_image:.4g}" if row.seconds_per_image else "-",
+        f"{about}{row.steps_median:.0f}",
+        f"{about}{row.steps_90:.0f}",
+        f"{row.peak_memory_bytes / 1e9:.2f} GB" if row.peak_memory_bytes else "-",
+        f"{row.prepare_seconds:.0f} s",
+    )
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

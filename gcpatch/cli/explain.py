@@ -27,6 +27,13 @@ def add(verbs: Any) -> None:
         text="the explainer (default grad-cam); pictures show what is over 0, heat.npy is the map itself",
         default="grad-cam",
     )
+    add_named(
+        parser,
+        "--colormap",
+        registry="colormap",
+        text="the pictures' colours (default jet, the paper's)",
+        default="jet",
+    )
     parser.add_argument(
         "--label",
         default="top",
@@ -46,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from gcpatch.explainers import registry
     from gcpatch.report import figures
 
+    choose("colormap", options.colormap)
     choose("method", options.method)
     choose("resize mode", options.resize_mode)
     network = load_network(options.model, options.weights)
@@ -81,8 +89,10 @@ def run(options: argparse.Namespace) -> int:
         folder = options.out / item.id
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            images.write_png(folder / "heatmap.png", figures.jet(values))
-            images.write_png(folder / "overlay.png", figures.overlay(picture, values))
+            images.write_png(folder / "heatmap.png", figures.coloured(values, options.colormap))
+            images.write_png(
+                folder / "overlay.png", figures.overlay(picture, values, options.colormap)
+            )
             np.save(folder / "heat.npy", heat)
     if options.json:
         printing.as_json(rows)

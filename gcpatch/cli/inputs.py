@@ -18,23 +18,13 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_images_and_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the images, the network, and the folder to write to."""
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Adds the images, and how they get their size."""
     parser.add_argument(
         "images",
         nargs="+",
         metavar="IMAGES",
         help="image files, folders, globs, manifests (.csv, .jsonl) or archives (.tar)",
-    )
-    parser.add_argument(
-        "--model",
-        required=True,
-        metavar="NAME|ALIAS|DIR|MODULE:FACTORY",
-        help="a network or an alias, as `gcpatch models` lists them, a checkpoint's folder, or a function that gives a gcpatch.Network",
-    )
-    add_weights(parser)
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="the folder to write to"
     )
     add_named(
         parser,
@@ -43,6 +33,31 @@ def add_images_and_model(parser: argparse.ArgumentParser) -> None:
         text="how an image gets the size that the network takes: as the paper (default stretch), or as torchvision",
         metavar="MODE",
         default="stretch",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, more: str = "", **how: Any) -> None:
+    """Adds `--model`, whose help ends with `more`, and `--weights`; `how` is for `add_argument`."""
+    parser.add_argument(
+        "--model",
+        metavar="NAME|ALIAS|DIR|MODULE:FACTORY",
+        help=f"a network or an alias, as `gcpatch models` lists them, a checkpoint's folder, or a function that gives a gcpatch.Network{more}",
+        **how,
+    )
+    add_weights(parser)
+
+
+def add_images_and_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the images, the network, and the folder to write to."""
+    add_images(parser)
+    add_model(parser, required=True)
+    add_out(parser)
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Adds the folder to write to."""
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="the folder to write to"
     )
 
 

@@ -49,12 +49,16 @@ def add_named(
     )
 
 
-def add_fields(parser: argparse.ArgumentParser, kind: type) -> None:
-    """Adds an option for each setting of a dataclass that has one; None where it is not given."""
+def add_fields(parser: argparse.ArgumentParser, kind: type, **defaults: Any) -> None:
+    """Adds an option for each setting of a dataclass that has one; None where it is not given.
+
+    `defaults` stand in the help in place of the class's own.
+    """
     for field, about in settings_of(kind):
         if about.value is None:
             continue
-        flag, default = f"--{field.name.replace('_', '-')}", default_of(field, about)
+        flag = f"--{field.name.replace('_', '-')}"
+        default = defaults.get(field.name, default_of(field, about))
         text = about.text if default is None else f"{about.text} (default {default})"
         if about.registry:
             add_named(parser, flag, registry=about.registry, text=text, metavar=about.value)

@@ -5,9 +5,11 @@ A row counts image-steps: one step for one image. `convert.bench` measures PyTor
 
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +25,7 @@ from gcpatch.interpreters.incremental import Incremental
 from gcpatch.networks import Network
 
 LEAST_SECONDS = 0.5  # a repeat takes as many steps as fill this
+CLEAR = Path("/proc/self/clear_refs")
 VARIANTS = ("gcpatch-full", "gcpatch-incremental")
 
 
@@ -73,6 +76,31 @@ def clock(step: Callable[[], Any], repeats: int, steps: int = 1) -> Timing:
         found.append((time.perf_counter() - start) / count / steps)
     middle = statistics.median(found)
     return Timing(first, middle, (max(found) - min(found)) / middle)
+
+
+class Peak:
+    """The most memory in use since it was made, beyond what was in use then.
+
+    On accelerators, where JAX's count cannot be set back, it is that of the whole process.
+    """
+
+    def __init__(self) -> None:
+        self.before = 0
+        if jax.default_backend() == "cpu" and CLEAR.exists():
+            CLEAR.write_text("5")  # Linux: the peak starts anew
+            self.before = _status("VmRSS")
+
+    def peak(self) -> int:
+        """In bytes; 0 where the system does not say."""
+        if jax.default_backend() != "cpu":
+            return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+        return max(_status("VmHWM") - self.before, 0)
+
+
+def _status(field: str) -> int:
+    path = Path("/proc/self/status")
+    found = re.search(rf"{field}:\s+(\d+) kB", path.read_text()) if path.exists() else None
+    return int(found[1]) * 1024 if found else 0
 
 
 def side_of(network: Network) -> int:

@@ -1,4 +1,4 @@
-"""The pictures of one result: jet maps, overlays and the panel (paper, Algorithm 1, lines 28-36).
+"""The pictures of one result: maps, overlays and the panel (paper, Algorithm 1, lines 28-36).
 
 Images are `[height, width, 3]` uint8 RGB, maps are `[h, w]` floats that are never negative.
 """
@@ -12,10 +12,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.spatial import KDTree
 
 from gcpatch.data.images import write_png
 
 INK, GREY, FAINT = (26, 26, 30), (92, 94, 102), (176, 178, 186)
+JET = "jet"  # the paper's
+COLORMAPS = {JET: cv2.COLORMAP_JET, "viridis": cv2.COLORMAP_VIRIDIS, "turbo": cv2.COLORMAP_TURBO}
 
 
 def upsample(heat: np.ndarray, size: int) -> np.ndarray:
@@ -26,16 +29,44 @@ def upsample(heat: np.ndarray, size: int) -> np.ndarray:
     return values / top if top > 0 else values
 
 
-def jet(values: np.ndarray) -> np.ndarray:
-    """hfE: colour `values` [h, w] in [0, 1] by OpenCV's jet, blue to red; uint8 [h, w, 3] RGB."""
+def coloured(values: np.ndarray, colormap: str = JET) -> np.ndarray:
+    """`values` [h, w] in [0, 1] by one of OpenCV's `COLORMAPS`; uint8 [h, w, 3] RGB."""
     levels = np.rint(255 * np.clip(np.nan_to_num(values), 0, 1)).astype(np.uint8)
-    return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1])
+    return np.ascontiguousarray(cv2.applyColorMap(levels, COLORMAPS[colormap])[..., ::-1])
 
 
-def overlay(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """giP = jet(values [h, w]) + image, divided by its maximum; uint8 [h, w, 3] like `image`."""
-    both = image.astype(np.float64) + jet(values)
-    return np.rint(255 * both / both.max()).astype(np.uint8)  # jet is nowhere black: max > 0
+def jet(values: np.ndarray) -> np.ndarray:
+    """hfE as the paper has it: `values` [h, w] in [0, 1] from blue to red; uint8 [h, w, 3] RGB."""
+    return coloured(values, JET)
+
+
+def overlay(image: np.ndarray, values: np.ndarray, colormap: str = JET) -> np.ndarray:
+    """giP = coloured(values [h, w]) + image, divided by its maximum; uint8 [h, w, 3]."""
+    both = image.astype(np.float64) + coloured(values, colormap)
+    return np.rint(255 * both / both.max()).astype(np.uint8)  # no colour is black: max > 0
+
+
+def values_of(picture: np.ndarray, image: np.ndarray, colormap: str = JET) -> np.ndarray:
+    """The values [h, w] in [0, 1] that `overlay(image, values, colormap)` shows, to about 0.01.
+
+    The sum's maximum, a whole number, is the one that leaves colours of the map's.
+    """
+    colours = KDTree(coloured(np.linspace(0, 1, 256)[None], colormap)[0].astype(float))
+    drawn, below = picture.reshape(-1, 3) / 255, image.reshape(-1, 3).astype(float)
+    some = slice(None, None, max(1, len(drawn) // 100))
+
+    def misfit(top: int) -> float:
+        return np.median(colours.query(drawn[some] * top - below[some])[0])
+
+    top = min(range(max(1, int(below.max())), 511), key=misfit)
+    return colours.query(drawn * top - below)[1].reshape(picture.shape[:2]) / 255
+
+
+def recoloured(picture: np.ndarray, image: np.ndarray, colormap: str, wanted: str) -> np.ndarray:
+    """The overlay `picture` of `image`, in the colours of another map; a line on both stays."""
+    line = (picture == image).all(-1, keepdims=True)
+    image = np.where(line, 0, image)
+    return np.where(line, picture, overlay(image, values_of(picture, image, colormap), wanted))
 
 
 def mask_picture(values: np.ndarray) -> np.ndarray:
@@ -171,6 +202,7 @@ def panel(
     heat_adversarial: np.ndarray,
     box: tuple[int, int, int] | None,
     record: dict[str, Any],
+    colormap: str = JET,
 ) -> np.ndarray:
     """One row: clean image, its Grad-CAM, attacked image, its Grad-CAM; uint8 [height, width, 3].
 
@@ -183,7 +215,8 @@ def panel(
     canvas = np.full((*shape, 3), 255, np.uint8)
     big = [np.repeat(np.repeat(p, factor, 0), factor, 1) for p in (clean, adversarial)]
     maps = [upsample(heat, tile) for heat in (heat_clean, heat_adversarial)]
-    tiles = [big[0], overlay(big[0], maps[0]), big[1].copy(), overlay(big[1], maps[1])]
+    tiles = [big[0], overlay(big[0], maps[0], colormap), big[1].copy()]
+    tiles.append(overlay(big[1], maps[1], colormap))
     for picture in tiles[2:] if box else ():
         _outline(picture, box, factor)
 
@@ -207,13 +240,14 @@ def panel(
         700,
     )
     write(about, about_x, round(2.9 * unit), tile, 1.9, colour=GREY)
-    _colour_bar(canvas, columns[3] + tile + round(0.8 * unit), row, tile, unit, write)
+    _colour_bar(canvas, columns[3] + tile + round(0.8 * unit), row, tile, unit, write, colormap)
     return canvas
 
 
-def _colour_bar(canvas, x, row, tile, unit, write):
+def _colour_bar(canvas, x, row, tile, unit, write, colormap):
     end = x + round(unit)
-    canvas[row : row + tile, x:end] = jet(np.linspace(1, 0, tile)[:, None].repeat(end - x, 1))
+    shades = np.linspace(1, 0, tile)[:, None].repeat(end - x, 1)
+    canvas[row : row + tile, x:end] = coloured(shades, colormap)
     cv2.rectangle(canvas, (x, row), (end - 1, row + tile - 1), FAINT, 1)
     write("max", end + round(0.4 * unit), row + round(1.3 * unit), 1 << 20, 1.7)
     write("0", end + round(0.4 * unit), row + tile - 1, 1 << 20, 1.7)
@@ -229,6 +263,7 @@ def write_pictures(
     heat_adversarial: np.ndarray,
     box: tuple[int, int, int] | None,
     record: dict[str, Any],
+    colormap: str = JET,
 ) -> None:
     """Write a result's six pictures into `folder`: images and `patch` uint8 RGB, maps [h, w]."""
     folder = Path(folder)
@@ -237,10 +272,10 @@ def write_pictures(
     pictures = {
         "adversarial": adversarial,
         "patch": patch,
-        "overlay": overlay(adversarial, values),
+        "overlay": overlay(adversarial, values, colormap),
         "mask": mask_picture(values),
-        "heatmap": jet(values),
-        "panel": panel(clean, adversarial, heat_clean, heat_adversarial, box, record),
+        "heatmap": coloured(values, colormap),
+        "panel": panel(clean, adversarial, heat_clean, heat_adversarial, box, record, colormap),
     }
     for name, picture in pictures.items():
         write_png(folder / f"{name}.png", picture)

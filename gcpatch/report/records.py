@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from gcpatch.attacks.regions import region
 from gcpatch.errors import UserError
 from gcpatch.evaluation.transfer import Attacked
+from gcpatch.files import is_name
 from gcpatch.report.export import flatten
 
 Note = Callable[[str], None]  # told what is left out
@@ -76,19 +77,30 @@ def attacked(folder: Path, limit: int | None = None) -> list[Attacked]:
     """The adversarial images of a run, or its first `limit`.
 
     Raises:
-        ReportError: the folder is not that of a run, or does not say where the patches lie.
+        ReportError: the folder is not that of a run, does not say where the patches lie, or has an
+            id that is a path.
     """
     run = gather([folder])
     try:
         place = region(run.settings["settings"]["patch"]).place
     except (KeyError, TypeError, AttributeError):
         raise ReportError(f"{folder / 'run.json'} does not say where the patches lie") from None
-    found = [
-        Attacked(folder.name, record, home / "images" / record["id"] / "adversarial.png", place)
+    return [
+        Attacked(folder.name, record, images_of(home, record["id"]) / "adversarial.png", place)
         for record, home in zip(run.records, run.folders, strict=True)
         if not record.get("error") and not record.get("skipped")
-    ]
-    return found[:limit]
+    ][:limit]
+
+
+def images_of(run: Path, identity: str) -> Path:
+    """The folder of one image's files.
+
+    Raises:
+        ReportError: the id is no name but a path, which would lead out of the run's `images`.
+    """
+    if not is_name(identity):
+        raise ReportError(f"the id {identity!r} in {run} is no name of a folder in images/")
+    return run / "images" / identity
 
 
 def read_records(run: Path, note: Note | None = None) -> Iterator[dict[str, Any]]:

@@ -71,7 +71,7 @@ class _Sums:
             self.failed += 1
             return
         self.skipped += bool(record.get("skipped"))
-        known = record | _judged(record)
+        known = record | judged(record)
         for key in KEYS:
             value = number(known.get(key))
             if value is not None and (isinstance(value, bool) or key in MEANS):
@@ -90,7 +90,7 @@ class _Sums:
         return counts | means | {"intervals": intervals}
 
 
-def _judged(record: dict[str, Any]) -> dict[str, Any]:
+def judged(record: dict[str, Any]) -> dict[str, Any]:
     """Whether the network has a labelled image right, and whether the attack worked if so."""
     label, clean, attacked = (_id(record.get(key)) for key in ("label", "clean", "png"))
     if label is None or clean is None:

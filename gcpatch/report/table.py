@@ -25,6 +25,7 @@ COLUMNS = (  # heading, kind, where in a record
     ("Energy, attacked", "share", "energy_adversarial"),
     ("Energy with its ring, clean", "share", "energy_ring_clean"),
     ("Energy with its ring, attacked", "share", "energy_ring_adversarial"),
+    ("Fooled with its ring", "flag", "fooled_explanation_ring"),
     ("Map empty", "flag", "map_empty"),
     ("Pointing, clean", "flag", "pointing_clean"),
     ("Pointing, attacked", "flag", "pointing_adversarial"),
@@ -49,27 +50,49 @@ KINDS_AT_LEAST = {  # how many values a column must have to be shown; the others
     "label": 1,
     "error": 1,
     "skipped": 1,
+    "fooled_explanation_ring": 1,
     "energy_ring_clean": 1,
     "energy_ring_adversarial": 1,
     "map_empty": 1,
     "object_energy_clean": 1,
     "object_energy_adversarial": 1,
 }
+FOLDED = {  # what is shown only when it is asked for
+    "objective",
+    "adversarial.probability",
+    "energy_ring_clean",
+    "pointing_clean",
+    "pointing_adversarial",
+    "object_energy_clean",
+    "object_energy_adversarial",
+    "loss.cross_entropy",
+    "loss.explanation",
+    "linf",
+    "l2",
+    "psnr",
+    "pixels_changed_share",
+}
 
 
-def columns(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def columns(
+    records: Sequence[dict[str, Any]], layout: Sequence[tuple[str, str, str]] = COLUMNS
+) -> list[dict[str, Any]]:
     """The columns of the table, each with its `heading`, `kind`, `key` and `values` [records].
 
     A column of strings has them once, in order, as `names` (see `_front_coded`); its values are
     places in there. Flags are 1 and 0, numbers have five digits, and None stands for what a record
-    does not say.
+    does not say. A column is `folded` where it is shown only when it is asked for.
+
+    Args:
+        records: a row each.
+        layout: the heading, kind and key of each column.
     """
     found = []
-    for heading, kind, key in COLUMNS:
+    for heading, kind, key in layout:
         values = _values(records, kind, key)
         if len(set(values) - {None}) < KINDS_AT_LEAST.get(key, 0):
             continue
-        column = {"heading": heading, "kind": kind, "key": key}
+        column = {"heading": heading, "kind": kind, "key": key, "folded": key in FOLDED}
         if kind in ("text", "class", "status"):
             names = sorted(set(values) - {None}, key=_order)
             place = {name: n for n, name in enumerate(names)}

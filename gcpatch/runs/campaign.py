@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gcpatch.attacks import regions
+from gcpatch.attacks.patches import AdversarialPatch, Library
 from gcpatch.attacks.regions import Region
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.slots import InProgress, Result, Slots, corner_of, stream
-from gcpatch.attacks.step import Problem, init_state, make_problem
+from gcpatch.attacks.step import Losses, Problem, evaluate, init_state, make_problem
 from gcpatch.data import images
 from gcpatch.data.prefetch import prefetch
 from gcpatch.data.sources import Item
@@ -42,7 +43,7 @@ PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless"
 
 def describe(
     networks: list[Network],
-    patch: Region,
+    patch: Region | AdversarialPatch,
     attack: Attack,
     settings: dict[str, Any],
     *,
@@ -52,7 +53,7 @@ def describe(
 
     Args:
         networks: that are attacked.
-        patch: where the perturbation lies.
+        patch: where the perturbation lies, or the perturbation itself.
         attack: how it is optimised.
         settings: further ones.
         command: what a shell would have to run again, if there is such a command.
@@ -60,7 +61,9 @@ def describe(
     settings = settings | {
         "weights_digest": {network.name: digest(network) for network in networks},
         "objective": attack.objective.name,
-        "patch": regions.describe(patch),
+        "patch": patch.origin.region
+        if isinstance(patch, AdversarialPatch)
+        else regions.describe(patch),
         "attack": attack.describe(),
     }
     device = jax.devices()[0]
@@ -86,6 +89,7 @@ def run(
     devices: Sequence[jax.Device] | None = None,
     watch: Progress | None = None,
     write_artifacts: bool = True,
+    library: Library | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Attacks the items that the journal lacks and writes their files and records.
 
@@ -109,6 +113,8 @@ def run(
         watch: is told what happens, and may ask for an end.
         write_artifacts: whether to draw maps, overlay, patch and panel; `adversarial.png`, on which
             the verdict is measured, is always written.
+        library: patches from which the images start, each from its target's; those of other
+            targets start as `attack.init` says. The records say which, as `start`.
 
     Yields:
         The new records, in the order in which the images are done.
@@ -117,8 +123,33 @@ def run(
         OSError: the run's folder cannot be written; what is recorded is whole.
     """
     options, watch = options or Options(), watch or Progress()
-    campaign = _Campaign(journal, network, patch, attack, options, watch, write_artifacts)
+    campaign = _Campaign(journal, network, patch, attack, options, watch, write_artifacts, library)
     yield from campaign.run(items, batch, devices)
+
+
+def judge(
+    journal: Journal,
+    network: Network,
+    items: Iterable[Item],
+    patch: AdversarialPatch,
+    attack: Attack,
+    *,
+    watch: Progress | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Lays a patch over the items that the journal lacks; files and records are as of `run`.
+
+    Args:
+        journal, network, items, watch: as of `run`.
+        patch: a patch with a target, which `patch.check(network)` knows.
+        attack: whose objective, layer and explainer judge. No step is taken: `steps` are 0, and the
+            history is the patch's one evaluation.
+
+    Yields, raises:
+        As `run`.
+    """
+    options, watch = Options(target=str(patch.target)), watch or Progress()
+    campaign = _Judged(journal, network, patch, attack, options, watch, True)
+    yield from campaign.run(items, 1, None)
 
 
 class _Stop(Exception):  # noqa: N818
@@ -128,10 +159,12 @@ class _Stop(Exception):  # noqa: N818
 class _Campaign:
     """A run: images that are read, attacked and written at the same time."""
 
-    def __init__(self, journal, network, patch, attack, options, watch, write_artifacts):
+    def __init__(
+        self, journal, network, patch, attack, options, watch, write_artifacts, library=None
+    ):
         self.journal, self.network, self.attack = journal, network, attack
         self.options, self.watch, self.write_artifacts = options, watch, write_artifacts
-        self.place = cache(patch.place)
+        self.patch, self.place, self.library = patch, cache(patch.place), library
         self.name = attack.objective.name
         self.waiting: dict[int, Clean] = {}
         self.writing: deque[Future[dict[str, Any]]] = deque()
@@ -156,18 +189,8 @@ class _Campaign:
         ):
             if (first := next(problems, None)) is not None:
                 place = self.place(*self.waiting[0].picture.pixels.shape[:2])
-                outcomes = stream(
-                    self.network,
-                    itertools.chain([first], problems),
-                    place.shape,
-                    self.attack,
-                    batch,
-                    self.watch.steps,
-                    PRECISIONS[self.options.precision],
-                    corner_of(place),
-                    self._smaller,
-                    on_chunk,
-                    devices,
+                outcomes = self._outcomes(
+                    itertools.chain([first], problems), place, batch, on_chunk, devices
                 )
                 with suppress(_Stop):
                     for number, finished in outcomes:
@@ -177,6 +200,21 @@ class _Campaign:
             yield from self._written(0)
         if not self.watch.stopped:
             self.snapshots.clear()
+
+    def _outcomes(self, problems, place, batch, on_chunk, devices):
+        return stream(
+            self.network,
+            problems,
+            place.shape,
+            self.attack,
+            batch,
+            self.watch.steps,
+            PRECISIONS[self.options.precision],
+            corner_of(place),
+            self._smaller,
+            on_chunk,
+            devices,
+        )
 
     def _problems(self, items, pool) -> Generator[Problem | InProgress, None, None]:
         """What is to be attacked, from images that threads read ahead."""
@@ -252,9 +290,11 @@ class _Campaign:
     def _problem(self, clean: Clean) -> Problem | InProgress:
         picture = clean.picture
         place = self.place(*picture.pixels.shape[:2])
+        image = jnp.asarray(picture.pixels, jnp.float32) / 255
+        start = self._start(clean)
         problem = make_problem(
             self.network,
-            jnp.asarray(picture.pixels, jnp.float32) / 255,
+            image,
             clean.target,
             self.attack,
             placement=place,
@@ -262,6 +302,7 @@ class _Campaign:
             label=clean.label,
             clean_heat=clean.heat,
             clean_heat_of_target=clean.heat_of_target,
+            start=None if start is None else start.start(image),
         )
         if self.in_progress is None:
             begin = partial(init_state, shape=place.shape)
@@ -271,6 +312,10 @@ class _Campaign:
         if found is None or found.fingerprint != _fingerprint(clean.item, picture.sha256):
             return problem
         return InProgress(problem, found.state, found.history)
+
+    def _start(self, clean: Clean) -> AdversarialPatch | None:
+        """The patch from which an image starts, if the library has one for its target."""
+        return None if self.library is None else self.library.get(clean.target)
 
     def _look(self, item: Item) -> Clean:
         clean = look_at(
@@ -333,7 +378,9 @@ class _Campaign:
             self.network, clean, finished, self.attack, png=after, place=place
         )
         if self.write_artifacts:
-            draw(folder, clean, after, heat, place, record)
+            draw(folder, clean, after, heat, place, record, self.options.colormap)
+        if self.library is not None:
+            record["start"] = "library" if self._start(clean) else self.attack.init
         return record
 
     @contextmanager
@@ -360,6 +407,34 @@ class _Campaign:
         with self._folder():
             self.journal.append(record)
         return record
+
+
+class _Judged(_Campaign):
+    """A run whose patch is there already."""
+
+    def _outcomes(self, problems, place, batch, on_chunk, devices):
+        rows, columns = place.shape
+        for number, problem in enumerate(problems):
+            if self.watch.stopped:
+                raise _Stop
+            adversarial = self.patch.apply(problem.image)
+            row, column = place.corner
+            tile = adversarial[row : row + rows, column : column + columns]
+            losses, lacking = _evaluate(self.network, tile, problem, self.attack)
+            yield (
+                number,
+                Result(
+                    adversarial,
+                    tile,
+                    0,
+                    bool(lacking == 0),
+                    Losses(*map(float, losses)),
+                    jax.tree.map(np.atleast_1d, losses),
+                ),
+            )
+
+
+_evaluate = jax.jit(lambda *given: evaluate(*given)[1])
 
 
 def _blamed(item: Item, error: Exception) -> dict[str, str]:

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from gcpatch.attacks import regions
 from gcpatch.attacks.step import Losses
 from gcpatch.errors import UserError
-from gcpatch.files import DRAFTS, atomic_directory, atomic_write
+from gcpatch.files import DRAFTS, atomic_directory, atomic_write, is_name
 from gcpatch.report.records import read_records
 from gcpatch.report.summary import write_summary
 
@@ -34,8 +34,8 @@ class RunError(UserError):
 
 
 def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """A run's settings, with what gcpatch 0.1 left unsaid: kind of region, layer, explainer."""
-    said = dict(settings)
+    """A run's settings, with what older ones left unsaid: kind of region, layer, colours, ..."""
+    said = {"colormap": "jet"} | settings
     if "patch" in said:
         said["patch"] = {"kind": regions.kind_of(said["patch"])} | said["patch"]
     if "attack" in said:
@@ -58,7 +58,7 @@ class Journal:
 
     def __init__(self, folder: Path, settings: dict[str, Any], *, resume: bool = False):
         self.folder = folder
-        self.settings = settings
+        self.settings = dict(settings)
         self.done: set[str] = set()
         self.recorded: dict[str, str] = {}  # of what was there: what each record is of
         self._appending = threading.Lock()
@@ -69,11 +69,16 @@ class Journal:
             if found.exists():
                 self._compare(found, resume)
                 self._sweep()
-            with atomic_write(found) as draft:
-                draft.write_text(json.dumps(settings, indent=2))
+            self.describe()
             self._rewrite(self._kept())
         except OSError as error:
             raise RunError(f"cannot write to the folder {folder}: {error.strerror}") from None
+
+    def describe(self, **more: Any) -> None:
+        """Writes `run.json`; `more` is said beside the settings, and not compared by `resume`."""
+        self.settings |= more
+        with atomic_write(self.folder / "run.json") as draft:
+            draft.write_text(json.dumps(self.settings, indent=2))
 
     def _hold(self) -> None:
         """Keeps others out until `release`, or for as long as the journal lives."""
@@ -98,7 +103,7 @@ class Journal:
             old = _with_defaults(json.loads(found.read_text())["settings"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{found} is not a run's settings; choose another folder") from None
-        new = json.loads(json.dumps(self.settings["settings"]))
+        new = _with_defaults(json.loads(json.dumps(self.settings["settings"])))
         differing = [
             f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
             for key in sorted({*old, *new})
@@ -171,7 +176,7 @@ class Journal:
         ):
             for record in self.records():
                 path = self.folder / "images" / record["id"] / "history.npz"
-                if not record.get("error") and path.exists():
+                if not record.get("error") and is_name(record["id"]) and path.exists():
                     with zipfile.ZipFile(path) as curves:
                         for name in curves.namelist():
                             gathered.writestr(f"{record['id']}/{name}", curves.read(name))

@@ -40,6 +40,12 @@ class Options:
         value="NAME",
         registry="precision",
     )
+    colormap: str = setting(
+        "jet",
+        "of the maps in pictures; jet is the paper's",
+        value="NAME",
+        registry="colormap",
+    )
     checkpoint_every: float = setting(
         60.0,
         "how often what is under way is kept for --resume",

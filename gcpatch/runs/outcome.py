@@ -175,8 +175,9 @@ def draw(
     heat: np.ndarray,
     place: Placement,
     record: dict[str, Any],
+    colormap: str,
 ) -> None:
-    """Writes an image's pictures."""
+    """Writes an image's pictures, their maps by one of `figures.COLORMAPS`."""
     (row, column), (rows, columns), ratio, _ = place
     figures.write_pictures(
         folder,
@@ -187,6 +188,7 @@ def draw(
         heat_adversarial=heat,
         record=record,
         box=None if np.ndim(ratio) else (row, column, rows),
+        colormap=colormap,
     )
 
 

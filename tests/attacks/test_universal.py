@@ -7,6 +7,7 @@ import pytest
 from tinies import FLAT
 
 import gcpatch
+from gcpatch.attacks import universal as universal_module
 from gcpatch.attacks.regions import Patch, PatchError
 from gcpatch.attacks.settings import Attack, AttackError
 from gcpatch.attacks.step import Losses, evaluate, make_problem
@@ -95,7 +96,10 @@ def test_the_loss_of_one_image_is_the_attacks(tiny, objective):
     problem = make_problem(
         network, image, 2, Attack(), placement=patch.place(28, 28), key=jax.random.key(0)
     )
-    total, losses = _evaluate(network, noise, how, patch, None, None, problem, jax.random.key(1))
+    place = patch.place(28, 28)
+    total, losses = _evaluate(
+        network, noise, how, place, None, None, None, problem, jax.random.key(1)
+    )
     worn, _ = apply_patch(image, noise, patch)
     expected, (same, _) = evaluate(network, worn[:SIZE, -SIZE:], problem, how)
     np.testing.assert_allclose(total, expected, rtol=1e-4)
@@ -113,7 +117,8 @@ def test_what_the_image_goes_through_counts(tiny):
         (lambda image, key: grey, grey),
         (None, apply_patch(image, noise, patch)[0]),
     ):
-        _, losses = _evaluate(network, noise, Attack(), patch, None, through, problem, key)
+        place = patch.place(28, 28)
+        _, losses = _evaluate(network, noise, Attack(), place, None, None, through, problem, key)
         expected = -jax.nn.log_softmax(network(seen))[2]
         np.testing.assert_allclose(losses.cross_entropy, expected, rtol=1e-4)
 
@@ -173,3 +178,53 @@ def test_an_ensemble_descends_the_mean_of_its_networks(flat):
     np.testing.assert_allclose(first["ab"], (first["a"] + first["b"]) / 2, rtol=1e-5)
     assert np.abs(made["ab"].noise - made["a"].noise).max() > 1e-3
     assert np.abs(made["ab"].noise - made["b"].noise).max() > 1e-3
+
+
+@pytest.mark.parametrize("init", ["mean", "random"])
+@pytest.mark.parametrize("kind", ["patch", "frame", "mask", "bounded"])
+def test_a_universal_perturbation_of_every_kind(flat, kind, init, tmp_path):
+    white = np.zeros((FLAT, FLAT, 3), np.uint8)
+    white[:3, :4] = 255
+    gcpatch.data.images.write_png(tmp_path / "mask.png", white)
+    region = {
+        "patch": Patch(3, 0.5),
+        "frame": gcpatch.Frame(1),
+        "mask": gcpatch.Mask(str(tmp_path / "mask.png")),
+        "bounded": gcpatch.Bounded(16),
+    }[kind]
+    drawn = pixels(3, FLAT, FLAT, 3) * 0.8 + 0.1
+    how = Attack(objective="classify", steps=30, ce_weight=1.0, confidence=0.99, init=init)
+    made = universal([flat], drawn, [1] * 3, region, how, batch=3)
+    worn = made.patch.apply(drawn)
+    changed = (worn != np.asarray(drawn)).any((0, 3))
+    place = region.place(FLAT, FLAT)
+    allowed = np.asarray(apply_patch(drawn[0], made.noise, region)[1])[..., 0] > 0
+    assert (changed == allowed).all()
+    assert allowed.sum() == {"patch": 9, "frame": 20, "mask": 12, "bounded": 36}[kind]
+    if place.bound:
+        assert np.abs(worn - drawn).max() <= 16 / 255 + 1e-6
+    before, after = (np.asarray(jax.nn.log_softmax(flat(x)))[:, 1] for x in (drawn, worn))
+    assert (after > before).all()
+    assert made.patch.target_name == "b" and made.patch.region == region
+    for image, seen in zip(drawn, worn, strict=True):
+        np.testing.assert_array_equal(apply_patch(image, made.noise, region)[0], seen)
+
+
+def test_views_are_of_a_patch_and_targets_may_differ(flat):
+    drawn, how = pixels(2, FLAT, FLAT, 3), Attack(objective="classify", steps=1)
+    with pytest.raises(AttackError, match="views are of a Patch"):
+        universal([flat], drawn, [0, 1], gcpatch.Frame(1), how, views=Views())
+    assert universal([flat], drawn, [0, 1], Patch(2), how).patch.target is None
+
+
+def test_only_what_the_patch_reaches_is_evaluated_and_gives_the_same(tiny, monkeypatch):
+    drawn, how = pixels(3, 28, 28, 3), Attack(objective="highlight", steps=2)
+    found = universal([tiny], drawn, [0, 1, 2], Patch(8), how, batch=3)
+    monkeypatch.setattr(universal_module, "MOST_KEPT", 0)
+    full = universal([tiny], drawn, [0, 1, 2], Patch(8), how, batch=3)
+    np.testing.assert_allclose(found.history, full.history, rtol=1e-3, atol=1e-5)
+    reach = universal_module._reach
+    monkeypatch.undo()
+    assert reach(tiny, drawn, Patch(8).place(28, 28), how) is not None
+    monkeypatch.setattr(universal_module, "MOST_KEPT", 0)
+    assert reach(tiny, drawn, Patch(8).place(28, 28), how) is None

@@ -26,6 +26,7 @@ MINI = ["--model", "mini_resnext", "--weights", "random"]
         (["--init", "zero"], "there is no init 'zero'; choose one of mean"),
         (["--resize-mode", "fit"], "there is no resize mode 'fit'; choose one of stretch, crop"),
         (["--precision", "float8"], "there is no precision 'float8'"),
+        (["--colormap", "rainbow"], "there is no colormap 'rainbow'; choose one of jet, viridis"),
         (["--size", "300"], "a patch of 300x300 at top-right does not lie inside"),
         (["--size", "0"], "size is 0; it must be at least 1"),
         (["--position", "0,200"], "does not lie inside an image of 224x224"),
@@ -84,6 +85,11 @@ def test_attack_then_resume_then_report(photos, tmp_path, capsys, refuse):
     for name in ("photo0.png", "photo1.png"):
         assert (run / "images" / id_of(photos / name) / "panel.png").exists()
     assert "--resume" in refuse(*command)
+    line = refuse(*command, "--resume", "--colormap", "turbo")
+    assert "colormap was 'jet' and is 'turbo'" in line
+    older = json.loads((run / "run.json").read_text())
+    del older["settings"]["colormap"]  # which goes on as jet
+    (run / "run.json").write_text(json.dumps(older))
     (photos / "broken.jpg").unlink()
     assert cli.main([*command, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 2

@@ -17,7 +17,19 @@ from gcpatch.data.images import RESIZE_MODES
 from gcpatch.explainers.registry import METHODS
 from gcpatch.runs.options import PRECISIONS
 
-VERBS = ["demo", "attack", "explain", "convert", "verify", "models", "bench", "transfer", "report"]
+VERBS = [
+    "demo",
+    "attack",
+    "universal",
+    "apply",
+    "explain",
+    "convert",
+    "verify",
+    "models",
+    "bench",
+    "transfer",
+    "report",
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)

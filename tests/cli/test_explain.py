@@ -10,6 +10,7 @@ import gcpatch
 from gcpatch import cli
 from gcpatch.data import images
 from gcpatch.explainers import registry
+from gcpatch.report.figures import coloured, upsample
 
 MINI = ["--model", "mini_resnext", "--weights", "random"]
 
@@ -44,13 +45,16 @@ def test_a_second_run_in_the_same_folder_takes_the_same_images(photos, monkeypat
 
 def test_explain_by_another_method(photos, tmp_path, capsys):
     source, out = str(photos / "photo0.png"), tmp_path / "maps"
-    options = ["--method", "gradient-x-input", "--label", "3", "--out", str(out)]
+    options = ["--method", "gradient-x-input", "--label", "3", "--colormap", "viridis"]
+    options += ["--out", str(out)]
     assert cli.main(["explain", source, *MINI, *options]) == 0
     image = images.read_image(source, 224).astype(np.float32) / 255
     wanted = jax.jit(gcpatch.gradient_x_input)(gcpatch.load("mini_resnext", "random"), image, 3)
     heat = np.load(out / id_of(source) / "heat.npy")
     assert heat.min() < 0 < heat.max()
     np.testing.assert_allclose(heat, wanted, rtol=1e-3, atol=1e-4 * heat.max())
+    drawn = images.read_png(out / id_of(source) / "heatmap.png")
+    np.testing.assert_array_equal(drawn, coloured(upsample(heat, 224), "viridis"))
 
 
 def test_every_method_is_listed(capsys):

@@ -1,7 +1,10 @@
+from itertools import product
+from math import factorial, prod
+
 import numpy as np
 import pytest
 
-from gcpatch.evaluation.intervals import bootstrap, rate
+from gcpatch.evaluation.intervals import bootstrap, paired_difference, rate
 
 
 def test_two_images_by_hand():
@@ -68,3 +71,41 @@ def test_the_mean_of_booleans_is_a_rate():
 
 def test_one_image_is_its_own_interval():
     assert bootstrap(np.array([3.0])) == (3, 3, 3)
+
+
+def pairs(both, only_first, only_second, neither):
+    counts = both, only_first, only_second, neither
+    flags = [True, True, False, False], [True, False, True, False]
+    return (np.repeat(one, counts) for one in flags)
+
+
+def test_newcombes_interval_by_hand():
+    # 48 and 38 of 50, 36 in both: the first is 0.96 [0.865, 0.989], the second 0.76 [0.626, 0.857].
+    # 36 * 0 - 12 * 2 is negative, so that phi = -24 / sqrt(48 * 2 * 38 * 12) = -0.1147.
+    down, up = (0.7600 - 0.6259, 0.9890 - 0.9600), (0.8570 - 0.7600, 0.9600 - 0.8654)
+    low, high = (np.sqrt(a**2 + b**2 + 2 * 0.1147 * a * b) for a, b in (down, up))
+    found = paired_difference(*pairs(36, 12, 2, 0))
+    assert found == pytest.approx((-0.2, -0.2 - low, -0.2 + high), abs=1e-3)
+    value, low, high = paired_difference(*pairs(36, 2, 12, 0))
+    assert (-value, -high, -low) == pytest.approx(tuple(found))
+    assert paired_difference(*pairs(0, 0, 5, 0)).value == 1
+    with pytest.raises(ValueError, match="no images"):
+        paired_difference(*pairs(0, 0, 0, 0))
+
+
+def test_images_that_agree_leave_room_for_some_that_would_not():
+    value, low, high = paired_difference(*pairs(6, 0, 0, 0))
+    assert value == 0 and high == -low > 0.3
+    assert paired_difference(*pairs(50, 0, 0, 50)).high < 0.05  # phi is near 1 there
+
+
+@pytest.mark.parametrize("odds", [(0.4, 0.2, 0.2, 0.2), (0.25, 0.05, 0.45, 0.25)])
+def test_newcombes_interval_covers_the_truth_as_often_as_it_says(odds):
+    n, covered = 8, 0.0
+    for counts in product(range(n + 1), repeat=4):
+        if sum(counts) == n:
+            _, low, high = paired_difference(*pairs(*counts))
+            ways = factorial(n) // prod(map(factorial, counts))
+            chance = ways * prod(p**k for p, k in zip(odds, counts, strict=True))
+            covered += chance * (low <= odds[2] - odds[1] <= high)
+    assert 0.93 < covered < 0.99

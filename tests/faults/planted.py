@@ -19,6 +19,47 @@ class Fault(NamedTuple):
 
 
 FAULTS = (
+    # ---- patches and warm starts
+    Fault(
+        "patches",
+        "the noise that is kept is that of the next step",
+        "gcpatch/attacks/step.py",
+        "(tile, seen, lacking, losses)",
+        "(tile, noise, lacking, losses)",
+        "tests/attacks/test_patches.py",
+    ),
+    Fault(
+        "patches",
+        "what a bound adds is saved as pixels",
+        "gcpatch/attacks/slots.py",
+        "(0 if place.bound is None else np.asarray(image))",
+        "0",
+        "tests/attacks/test_patches.py",
+    ),
+    Fault(
+        "patches",
+        "a library's digest forgets the targets",
+        "gcpatch/attacks/patches.py",
+        'f"{target} {patch.target_name} {patch.noise.shape}"',
+        'f"{patch.noise.shape}"',
+        "tests/attacks/test_patches.py",
+    ),
+    Fault(
+        "patches",
+        "a patch is made of images that are its target already",
+        "gcpatch/runs/library.py",
+        "seen.images[seen.tops != target][:most]",
+        "seen.images[:most]",
+        "tests/runs/test_library.py",
+    ),
+    Fault(
+        "patches",
+        "each shard makes its library of its own images",
+        "gcpatch/cli/attack/__init__.py",
+        'part.folder / "library", network, whole, region',
+        'part.folder / "library", network, items, region',
+        "tests/cli/patches/test_patches.py",
+    ),
     # ---- the attack
     Fault(
         "attack",
@@ -424,7 +465,7 @@ FAULTS = (
     Fault(
         "report",
         "an ended curve counts as zero in the median",
-        "gcpatch/report/page.py",
+        "gcpatch/report/curves.py",
         "curve[np.minimum(picked, len(curve) - 1)]",
         "np.where(picked < len(curve), curve[np.minimum(picked, len(curve) - 1)], 0)",
         "tests/report/test_page.py",
@@ -465,9 +506,25 @@ FAULTS = (
         "report",
         "jet is in OpenCV's order of colours",
         "gcpatch/report/figures.py",
-        "cv2.applyColorMap(levels, cv2.COLORMAP_JET)[..., ::-1]",
-        "cv2.applyColorMap(levels, cv2.COLORMAP_JET)",
+        "cv2.applyColorMap(levels, COLORMAPS[colormap])[..., ::-1]",
+        "cv2.applyColorMap(levels, COLORMAPS[colormap])",
         "tests/report/test_figures.py",
+    ),
+    Fault(
+        "report",
+        "runs are compared over the images of either",
+        "gcpatch/report/compare.py",
+        "for row, record in second.items()\n            if row not in taken",
+        "for row, record in first.items()\n            if row not in taken",
+        "tests/report/test_compare.py",
+    ),
+    Fault(
+        "report",
+        "an id that is a path is followed",
+        "gcpatch/report/records.py",
+        "    if not is_name(identity):\n",
+        "    if False:\n",
+        "tests/report/test_page.py",
     ),
     # ---- transfer, universal patches, defences
     Fault(

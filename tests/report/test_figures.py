@@ -7,11 +7,14 @@ import pytest
 from gcpatch.data.images import read_png
 from gcpatch.report import figures
 from gcpatch.report.figures import (
+    COLORMAPS,
+    coloured,
     jet,
     mask_picture,
     overlay,
     panel,
     panel_tiles,
+    recoloured,
     upsample,
     write_pictures,
 )
@@ -77,6 +80,20 @@ def test_overlay_is_the_sum_divided_by_its_maximum():
     expected = [[[0, 0, 85], [255, 170, 170]], [[7, 13, 105], [67, 0, 85]]]
     np.testing.assert_array_equal(np.rint(sums * 255 / 383), expected)
     np.testing.assert_array_equal(overlay(image, values), expected)
+
+
+@pytest.mark.parametrize("before", COLORMAPS)
+@pytest.mark.parametrize("after", COLORMAPS)
+def test_an_overlay_is_recoloured_from_its_pixels(before, after):
+    image, _, heat, _, _ = pictures()
+    values = upsample(heat, len(image))
+    shown, wanted = overlay(image, values, before), overlay(image, values, after)
+    image[10], shown[10] = 255, 255  # an outline, which both pictures have
+    found = recoloured(shown, image, before, after)
+    np.testing.assert_array_equal(found[10], shown[10])
+    found[10], wanted[10] = 0, 0
+    assert np.abs(found.astype(int) - wanted).max() <= 6
+    assert (before == after) == (np.abs(found.astype(int) - shown)[11:].mean() < 1)
 
 
 def test_mask_is_the_map_less_its_minimum_divided_by_its_maximum():
@@ -203,8 +220,8 @@ def test_percent_never_rounds_to_a_false_zero_or_hundred():
 # ---- files ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", [0, 3])
-def test_write_pictures_writes_the_six_of_the_paper(tmp_path, scale):
+@pytest.mark.parametrize(("scale", "colormap"), [(0, "jet"), (3, "jet"), (3, "viridis")])
+def test_write_pictures_writes_the_six_of_the_paper(tmp_path, scale, colormap):
     clean, attacked, heat, other, (row, column, size) = pictures()
     patch = attacked[row : row + size, column : column + size]
     write_pictures(
@@ -216,13 +233,16 @@ def test_write_pictures_writes_the_six_of_the_paper(tmp_path, scale):
         heat_adversarial=other * scale,
         box=(row, column, size),
         record=RECORD,
+        colormap=colormap,
     )
     found = {path.stem: read_png(path) for path in (tmp_path / "images" / "one").iterdir()}
     assert set(found) == {"adversarial", "patch", "overlay", "mask", "heatmap", "panel"}
     values = upsample(other * scale, 64)
     np.testing.assert_array_equal(found["adversarial"], attacked)
     np.testing.assert_array_equal(found["patch"], patch)
-    np.testing.assert_array_equal(found["overlay"], overlay(attacked, values))
+    np.testing.assert_array_equal(found["overlay"], overlay(attacked, values, colormap))
     np.testing.assert_array_equal(found["mask"][..., 0], mask_picture(values))
-    np.testing.assert_array_equal(found["heatmap"], jet(values))
+    np.testing.assert_array_equal(found["heatmap"], coloured(values, colormap))
+    panel = (clean, attacked, heat, other * scale, (row, column, size), RECORD, colormap)
+    np.testing.assert_array_equal(found["panel"], figures.panel(*panel))
     assert panel_tiles(found["panel"]) is not None

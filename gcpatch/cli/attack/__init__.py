@@ -7,6 +7,7 @@ from typing import Any
 from gcpatch.cli import printing
 from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.attack.settings import add_settings, region_and_attack
+from gcpatch.cli.attack.starts import AUTO, load_library, own_library, take_library
 from gcpatch.cli.inputs import add_images_and_model, find_images, load_network
 from gcpatch.cli.options import add_fields, add_json, add_verb, command, given
 from gcpatch.errors import UserError
@@ -53,11 +54,11 @@ def run(options: argparse.Namespace) -> int:
 
     from gcpatch.data import hints, labels
     from gcpatch.explainers.cam import map_shape
-    from gcpatch.report import page
     from gcpatch.runs import campaign, progress
     from gcpatch.runs.journal import Journal
 
     choose("resize mode", options.resize_mode)
+    start = take_library(options)
     region, attack = region_and_attack(options)
     how = Options(**given(options, Options))
     part = part_of(options)
@@ -68,18 +69,30 @@ def run(options: argparse.Namespace) -> int:
     map_shape(network, (side, side, 3), attack.layer)  # raises where there is none
     found = find_images(options, network, part.folder)
     labels.check(how.target, network.categories)
-    items, notes = hints.labelled(found.items, network.categories)
-    items = items[part.index - 1 :: part.count]
+    whole, notes = hints.labelled(found.items, network.categories)
+    items = whole[part.index - 1 :: part.count]
+    library = None
+    if start not in (None, AUTO):
+        library, said = load_library(start, network, whole, how.target, region, attack)
+        notes += said
     settings = {
         "model": network.name,
         "target": how.target,
         "seed": how.seed,
         "resize_mode": options.resize_mode,
         "precision": how.precision,
+        "colormap": how.colormap,
         "shard": f"{part.index}/{part.count}",
     }
+    if start is not None:
+        settings["library"] = AUTO if library is None else library.digest
     described = campaign.describe([network], region, attack, settings, command=command())
     journal = Journal(part.folder, described, resume=options.resume)
+    if start == AUTO:
+        library = own_library(
+            part.folder / "library", network, whole, region, attack, how, notes.append
+        )
+        journal.describe(library=None if library is None else library.digest)
     done, devices = sum(item.id in journal.done for item in items), jax.local_devices()
     watch = progress.ConsoleProgress(
         len(items), done, log=options.log_json, tensorboard=options.tensorboard
@@ -98,13 +111,23 @@ def run(options: argparse.Namespace) -> int:
             batch=min(batch, -(-len(items) // len(devices))),
             devices=devices if len(devices) > 1 else None,
             watch=watch,
+            library=library,
         ):
             shown += [record] if len(shown) < MOST_SHOWN else []
+    return conclude(journal, watch, shown, options)
+
+
+def conclude(
+    journal: Any, watch: Any, shown: list[dict[str, Any]], options: argparse.Namespace
+) -> int:
+    """Ends a run, with its summary and page where nobody stopped it; returns the exit status."""
+    from gcpatch.report import page
+
     if watch.stopped:
         printing.warn(f"stopped; {options.again}", options.verb)
         return 128 + watch.stopped
     summary = journal.close()
-    written = page.write_report(part.folder)
+    written = page.write_report(journal.folder)
     if options.json:
         printing.as_json(summary)
     else:

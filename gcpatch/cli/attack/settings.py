@@ -19,12 +19,12 @@ from gcpatch.settings import choose, settings_of
 IN_ITS_PLACE = {name: kind for name, kind in regions.KINDS.items() if kind is not Patch}
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Adds the options."""
+def add_settings(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    """Adds the options; `defaults` are a verb's own, of `Attack`."""
     text = "settings of the paper or of [16], which other options change"
     add_named(parser, "--preset", registry="preset", text=text)
     add_fields(parser, Patch)
-    add_fields(parser, Fields)
+    add_fields(parser, Fields, **defaults)
     instead = parser.add_mutually_exclusive_group()
     for name, kind in IN_ITS_PLACE.items():
         about = next(settings_of(kind))[1]
@@ -36,8 +36,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def region_and_attack(options: argparse.Namespace) -> tuple[Any, Any]:
+def region_and_attack(options: argparse.Namespace, **defaults: Any) -> tuple[Any, Any]:
     """The `Region` where the perturbation lies and how it is optimised, as the options ask.
+
+    What they leave open is as the preset has it, or as `defaults`, or as the classes.
 
     Raises:
         UserError: a value is unknown or out of range, or two options exclude each other.
@@ -46,7 +48,9 @@ def region_and_attack(options: argparse.Namespace) -> tuple[Any, Any]:
     from gcpatch.attacks.settings import Attack
 
     patch, attack = (
-        PRESETS[choose("preset", options.preset)] if options.preset else (Patch(), Attack())
+        PRESETS[choose("preset", options.preset)]
+        if options.preset
+        else (Patch(), Attack(**defaults))
     )
     asked = given(options, Fields)
     if "optimizer" in asked:  # another one has a learning rate of its own

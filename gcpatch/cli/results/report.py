@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gcpatch.cli.options import add_verb, writing_to
+from gcpatch.cli.options import add_named, add_verb, writing_to
 from gcpatch.cli.printing import warn
 from gcpatch.errors import UserError
+from gcpatch.settings import choose
 
 
 def add(verbs: Any) -> None:
@@ -29,6 +30,12 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="where to write (default: DIR, if it is one)"
     )
+    add_named(
+        parser,
+        "--colormap",
+        registry="colormap",
+        text="the colours of the page's maps (default: those of the run's pictures)",
+    )
     parser.add_argument(
         "--export", type=Path, metavar="FILE", help="all records as .csv or .parquet"
     )
@@ -38,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
     """Writes the page and the summary, or all records as a table, and prints where."""
     from gcpatch.report import export, page, records, summary
 
+    if options.colormap:
+        choose("colormap", options.colormap)
     folder = options.out or (options.folders[0] if len(options.folders) == 1 else None)
     if options.export:
         export.check(options.export)
@@ -54,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
             summary.write_summary(folder, gathered.records)
-            print(page.write_page(gathered, folder, left_out.append))
+            print(page.write_page(gathered, folder, left_out.append, options.colormap))
     if left_out:
         warn(records.notes(left_out), options.verb)
     return 0

@@ -1,0 +1,1 @@
+"""The verbs that make patches for many images, and lay them over others."""

@@ -1,0 +1,1 @@
+"""The verbs that read what runs wrote, one file each."""
