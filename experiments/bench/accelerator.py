@@ -243,8 +243,8 @@ def ours(name: str, given: dict[str, Any], precision: str, variant: str) -> dict
                 network, image, target, how, placement=place, key=jax.random.key(0)
             )
             if kept is not None:
-                memory = kept.program.precompute(network, image, kept.places)
-                problem = problem._replace(memory=memory)
+                known = kept.program.precompute(network, image, kept.places)
+                problem = problem._replace(memory=known.memory)
             reach = None if kept is None else kept.program
             forward = engine.forward_of(network, problem, None, reach)
             if half is not None:
@@ -416,7 +416,7 @@ def reaches() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{}]
     for value in ("near", 2) if "reach" in names else ():
         with suppress(UserError):
-            Attack(reach=value)  # type: ignore[call-arg]
+            Attack(reach=value)
             found.append({"reach": value})
     return found
 
@@ -430,7 +430,7 @@ def streams(run: "Run", case: Case) -> None:
         with run.report.guarded("steps", **named):
             how = replace(programs.attack_for(chunks * slots.CHUNK), **setting)
             place = Patch(case.side).place(side, side)
-            stamps = [time.perf_counter()]
+            stamps = [(time.perf_counter(), 0)]
             problem = programs._problem(network, images_for(1, side)[0], how, placement=place)
             for _ in slots.stream(
                 network,
@@ -443,20 +443,21 @@ def streams(run: "Run", case: Case) -> None:
                 place.corner,
             ):
                 pass
-            seconds = np.diff(stamps)
-            pace = case.batch * slots.CHUNK / float(np.median(seconds[1:]))
+            times, counts = np.transpose(stamps)
+            seconds, taken = np.diff(times)[1:], counts[2:]
+            pace = float(np.median(taken / seconds))
             run.report.add(
                 "steps",
                 **named,
                 image_steps_per_second=pace,
-                mean_image_steps_per_second=case.batch * slots.CHUNK / float(seconds[1:].mean()),
+                mean_image_steps_per_second=float(taken.sum() / seconds.sum()),
                 seconds_per_step=case.batch / pace,
-                compile_seconds=float(seconds[0]),
+                compile_seconds=float(times[1] - times[0]),
             )
 
 
-def _stamp(stamps: list[float], count: int) -> None:
-    stamps.append(time.perf_counter())
+def _stamp(stamps: list[tuple[float, int]], count: int) -> None:
+    stamps.append((time.perf_counter(), count))
 
 
 # ---- a campaign

@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.work import multiply_adds
 from gcpatch.explainers import occlusion
+from gcpatch.interpreters.work import multiply_adds
 from gcpatch.networks import random
 
 COLUMNS = (

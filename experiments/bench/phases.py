@@ -83,7 +83,9 @@ def phases(
         def together() -> dict[str, Any]:
             images = jnp.broadcast_to(jnp.asarray(image), (32, side, side, 3))
             keep = jax.jit(
-                jax.vmap(lambda image: reach.program.precompute(network, image, reach.places))
+                jax.vmap(
+                    lambda image: reach.program.precompute(network, image, reach.places).memory
+                )
             )
             return row(lambda: keep(images), 32)
 

@@ -2,25 +2,39 @@
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gcpatch.attacks.blending import paste
 from gcpatch.attacks.settings import Attack
-from gcpatch.attacks.step import Forward, Losses, Problem, State, step
+from gcpatch.attacks.step import (
+    Forward,
+    Losses,
+    Problem,
+    State,
+    held,
+    judge,
+    near_step,
+    seen_of,
+    step,
+)
 from gcpatch.interpreters.hoisting import Hoisted, hoist
-from gcpatch.interpreters.incremental import Incremental, Placed, incremental
+from gcpatch.interpreters.incremental import Incremental, Memory, Placed, incremental
 from gcpatch.interpreters.jaxpr import trace
+from gcpatch.interpreters.work import count, multiply_adds
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
 BATCH = PartitionSpec("batch")  # the one axis of a mesh of devices
+MARGIN = 2  # cells of a near field whose reach is left to gcpatch
+EVERY = (5, 10, 20)  # steps between two refreshes, of which the first is taken whose
+SHARE = 0.25  # of the cost of the steps between them is not exceeded by a refresh
 
 
 def advance(
@@ -34,6 +48,8 @@ def advance(
 ) -> tuple[State, Losses]:
     """`count` steps for a batch of images that are not done; the history is `[count, batch]`.
 
+    In the near field fewer, where all images wait for the next refresh.
+
     On accelerators one program; on CPUs, where XLA's loops take more than twice as long as their
     bodies do alone, a program for a step. The states given are consumed. With a mesh of devices
     each takes its part of the batch, by the program that it would run for that part alone.
@@ -45,6 +61,8 @@ def advance(
     for _ in range(count):
         states, losses = unknown(residuals, network, states, problems, attack)
         history.append(losses)
+        if reach is not None and not reach.exact and np.all(held(states)):
+            break
     return states, jax.tree.map(lambda *parts: np.stack(parts), *history)
 
 
@@ -86,8 +104,11 @@ def _steps(
 
     def one(state: State, problem: Problem) -> tuple[State, Losses]:
         forward = forward_of(network, problem, attack.layer, reach)
-        new, losses = step(network, state, problem, attack, forward)
-        return jax.tree.map(partial(jnp.where, state.done), state, new), losses
+        if reach is None or reach.exact:
+            hold, (new, losses) = state.done, step(network, state, problem, attack, forward)
+        else:
+            hold, (new, losses) = held(state), near_step(network, state, problem, attack, forward)
+        return jax.tree.map(partial(jnp.where, hold), state, new), losses
 
     def all_of(states: State, _) -> tuple[State, Losses]:
         return jax.vmap(one)(states, problems)
@@ -150,8 +171,8 @@ def _traced(structure, leaves, shape: tuple[int, ...], dtype, layer: str | None)
 
 
 @lru_cache(maxsize=1024)
-def _reach(traced, corner: tuple[int, int], size: int) -> Placed:
-    return incremental(_traced(*traced), corner, size)
+def _reach(traced, corner: tuple[int, int], size: int, margin: int | None) -> Placed:
+    return incremental(_traced(*traced), corner, size, margin)
 
 
 def reach_of(
@@ -161,6 +182,7 @@ def reach_of(
     corner: tuple[int, int],
     size: int,
     layer: str | None = None,
+    margin: int | None = None,
 ) -> Placed:
     """What a square patch in this place of such an image can reach of a layer.
 
@@ -170,18 +192,104 @@ def reach_of(
         corner: row and column of the patch's top left pixel.
         size: its side in pixels.
         layer: the network's target layer if None.
+        margin: how many cells around the patch's own are followed, None for no limit.
     """
+    return _reach(_traced_as(network, image, layer), corner, size, margin)
+
+
+def _traced_as(network: Network, image: Any, layer: str | None) -> tuple:
+    """The arguments of `_traced`."""
     leaves, structure = jax.tree.flatten(network)
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-    return _reach((structure, shapes, image.shape, jnp.dtype(image.dtype), layer), corner, size)
+    return structure, shapes, image.shape, jnp.dtype(image.dtype), layer
 
 
-def remember(network: Network, problem: Problem, reach: Placed) -> Problem:
-    """The problem with what the incremental evaluation needs of its clean image."""
-    memory = _precompute(network, problem.image, reach.program, reach.places)
+class Reach(NamedTuple):
+    """How far steps follow what a patch changes.
+
+    Attributes:
+        placed: the evaluation.
+        margin: how many cells around the patch's own it follows, None for no limit.
+        every: the most steps between two refreshes, None where nothing needs one.
+    """
+
+    placed: Placed
+    margin: int | None = None
+    every: int | None = None
+
+
+def choose_reach(
+    network: Network,
+    image: Float[ArrayLike, "h w 3"] | jax.ShapeDtypeStruct,
+    *,
+    corner: tuple[int, int],
+    size: int,
+    attack: Attack,
+) -> Reach:
+    """The reach that an attack asks for: exact, so many cells, or `near`, chosen by the cost.
+
+    It depends on shapes alone, so that all images of a run have the same. Arguments as `reach_of`.
+    """
+    traced = _traced_as(network, image, attack.layer)
+    if attack.reach == "exact":
+        return Reach(_reach(traced, corner, size, None))
+    return _near(traced, corner, size, MARGIN if attack.reach == "near" else attack.reach)
+
+
+@lru_cache
+def _near(traced, corner: tuple[int, int], size: int, margin: int) -> Reach:
+    placed = _reach(traced, corner, size, margin)
+    if placed.program.exact:
+        return Reach(placed)
+    refresh, forward = count(_traced(*traced).jaxpr), work_of(traced, placed, size)
+    cheap = (every for every in EVERY if refresh <= SHARE * every * 2 * forward)
+    return Reach(placed, margin, next(cheap, EVERY[-1]))
+
+
+def work_of(traced: tuple, placed: Placed, size: int) -> int:
+    """Multiply-adds of what a patch of `size` pixels reaches, forward."""
+    structure, shapes, shape, dtype, _ = traced
+    network = jax.tree.unflatten(structure, shapes)
+    image, tile = (jax.ShapeDtypeStruct(each, dtype) for each in (shape, (size, size, 3)))
+    memory = jax.eval_shape(placed.program.precompute, network, image, placed.places).memory
+    return multiply_adds(placed.program.run, network, memory, tile)
+
+
+def remember(
+    network: Network,
+    problem: Problem,
+    reach: Placed,
+    tile: Float[Array, "s s 3"] | None = None,
+) -> Problem:
+    """The problem with what the incremental evaluation needs of its clean image, or with a tile."""
+    image = problem.image if tile is None else paste(problem.image, tile, problem.corner)
+    memory = _precompute(network, image, reach.program, reach.places)
     return problem._replace(memory=memory)
 
 
 @partial(jax.jit, static_argnames="program")
 def _precompute(network: Network, image, program: Incremental, places):
-    return program.precompute(network, image, places)
+    return program.precompute(network, image, places).memory
+
+
+@partial(jax.jit, static_argnames=("program", "mesh"))
+def refresh(
+    network: Network,
+    places: Int[ArrayLike, "n 2"],
+    states: State,
+    problems: Problem,
+    attack: Attack,
+    program: Incremental,
+    mesh: Mesh | None = None,
+) -> tuple[State, Losses, Memory]:
+    """An exact look at a batch of tiles: what `judge` says of them, and the memory around them."""
+
+    def one(weights, state: State, problem: Problem, attack: Attack):
+        network, places = weights
+        tile, _ = seen_of(network, state, problem, attack)
+        image = paste(problem.image, tile, problem.corner)
+        activations, memory = program.precompute(network, image, places)
+        return *judge(network, state, problem, attack, activations), memory
+
+    looks = _on(mesh, jax.vmap(one, (None, 0, 0, None)), BATCH)
+    return looks((network, places), states, problems, attack)

@@ -10,6 +10,12 @@ from typing import Any
 from gcpatch.settings import PROBABILITY, at_least, over, setting
 
 STARTS = ("mean", "image", "random", "clean")
+REACHES = ("exact", "near")
+
+
+def as_reach(text: str) -> str | int:
+    """A reach as the command line writes it: a name, or a number of cells."""
+    return int(text) if text.isdecimal() else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +98,15 @@ class Fields:
         "what makes that map: a name, or in Python a `gcpatch.explainers.Cam`",
         value="NAME",
         registry="explainer",
+    )
+    reach: Any = setting(
+        "exact",
+        "how far a step follows what a square patch changes: `exact`, as far as it goes; a number "
+        "of cells around the patch's own in each map, beyond which values are those of the last "
+        "refresh; or `near`, which chooses the number by the cost. What is done is always decided "
+        "by the whole image",
+        value="exact|near|CELLS",
+        parse=as_reach,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from gcpatch.attacks.fields import Fields
+from gcpatch.attacks.fields import REACHES, Fields
 from gcpatch.attacks.objectives import OBJECTIVES, ObjectiveError, as_objective
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import METHODS, Cam
@@ -60,6 +60,11 @@ class Attack(Fields):
             raise AttackError(
                 f"ring is {self.ring}, but {self.objective.name} clears no cells; only hide does, "
                 "and a function of your own that uses the coverage"
+            )
+        if self.reach not in REACHES and not (isinstance(self.reach, int) and self.reach >= 0):
+            raise AttackError(
+                f"the reach is {self.reach!r}; it must be {', '.join(REACHES)}, or a whole number "
+                "of cells from 0 on"
             )
         if not isinstance(self.optimizer, str | optax.GradientTransformation):
             raise AttackError(

@@ -15,14 +15,21 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from gcpatch.attacks.engine import BATCH, advance, reach_of, remember
+from gcpatch.attacks.engine import BATCH, Reach, advance, choose_reach, refresh, remember
 from gcpatch.attacks.patches import AdversarialPatch, Library, origin_of, patch_of
 from gcpatch.attacks.regions import Placement, Region
 from gcpatch.attacks.settings import Attack, AttackError
-from gcpatch.attacks.step import Losses, Problem, State, init_state, make_problem
+from gcpatch.attacks.step import (
+    Losses,
+    NearField,
+    Problem,
+    State,
+    init_state,
+    make_problem,
+    seen_of,
+)
 from gcpatch.data import labels
 from gcpatch.explainers import checks
-from gcpatch.interpreters.incremental import Incremental
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
@@ -51,6 +58,22 @@ class Asked:
     answer: Any = None
 
 
+class Reached(NamedTuple):
+    """How far an attack's steps followed what its patch changes.
+
+    Attributes:
+        mode: `exact` or `near`.
+        margin: in the near field, cells around the patch's own.
+        every: likewise, the most steps between two refreshes.
+        refreshes: likewise, how many there were.
+    """
+
+    mode: str = "exact"
+    margin: int | None = None
+    every: int | None = None
+    refreshes: int = 0
+
+
 class Result(NamedTuple):
     """The outcome of one attack, which a notebook shows as a panel.
 
@@ -61,10 +84,12 @@ class Result(NamedTuple):
         converged: whether the goal was met (with its margin) before the steps ran out.
         losses: of the best patch.
         history: the losses at every step, `[steps]` each; the last may be no finite number, where
-            the attack had to end.
+            the attack had to end. In the near field those of steps are nearly exact, and that of
+            a last one which met the goal is exact.
         noise: the best patch's pixels before they are blended (N, eq. 4).
         patch: the best patch as an object, which `gcpatch.attack` gives.
         asked: what the attack was asked, which `gcpatch.attack` gives.
+        reach: how far the steps followed what the patch changes.
     """
 
     adversarial: Float[np.ndarray, "h w 3"]
@@ -75,6 +100,7 @@ class Result(NamedTuple):
     history: Losses
     noise: Float[np.ndarray, "rows columns 3"] | None = None
     patch: AdversarialPatch | None = None
+    reach: Reached = Reached()
     asked: Asked | None = None
 
     def __repr__(self) -> str:
@@ -134,7 +160,14 @@ def stream(
 
     Yields:
         The place of an image among the problems, and its outcome.
+
+    Raises:
+        AttackError: the attack is to stay in a near field, and there is no `corner`.
     """
+    if corner is None and attack.reach != "exact":
+        raise AttackError(
+            f"the reach is {attack.reach!r}, but only a square patch has a near field; leave it out"
+        )
     queue: Iterator[tuple[int, Problem | InProgress]] = enumerate(problems)
     while True:
         slots = Slots(network, shape, attack, batch, corner, devices)
@@ -167,7 +200,8 @@ class Slots:
         self.weights = self._place(network, PartitionSpec())
         self.taken: dict[int, tuple[int, Problem]] = {}
         self.histories: dict[int, list[Losses]] = {}
-        self.reach: Incremental | None = None
+        self.reach: Reach | None = None
+        self.stale: set[int] = set()  # slots of images that were taken up: without a batch's memory
         self.states: Any = None
         self.problems: Any = None
 
@@ -178,27 +212,36 @@ class Slots:
         while True:
             for slot in range(self.count):
                 if slot not in self.taken and (item := next(queue, None)) is not None:
-                    self._enter(slot, *item)
+                    self._enter(slot, *item, precision)
             if not self.taken:
                 return
             before = np.asarray(self.states.step)
+            every = self.reach and self.reach.every
             with jax.default_matmul_precision(precision):
+                if self.stale:
+                    self._look(self.stale)
                 self.states, losses = advance(
                     self.weights,
                     self.states,
                     self.problems,
                     self.attack,
-                    min(CHUNK, self.attack.steps),
-                    self.reach,
+                    min(every or CHUNK, self.attack.steps),
+                    self.reach and self.reach.placed.program,
                     self.mesh,
                 )
-            after, done = np.asarray(self.states.step), np.asarray(self.states.done)
-            losses = jax.tree.map(np.asarray, losses)
-            on_steps(int((after - before).sum()))
-            for slot in list(self.taken):
-                self.histories[slot].append(_rows(losses, slot, int(after[slot] - before[slot])))
-                if done[slot]:
-                    yield self._leave(slot)
+                parts = [(np.asarray(self.states.step), jax.tree.map(np.asarray, losses))]
+                if every:
+                    self.states, looked = self._look(set(range(self.count)))
+                    looked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], looked)
+                    parts.append((np.asarray(self.states.step), looked))
+            done, start = np.asarray(self.states.done), before
+            for after, losses in parts:
+                for slot in self.taken:
+                    self.histories[slot].append(_rows(losses, slot, int(after[slot] - start[slot])))
+                start = after
+            on_steps(int((start - before).sum()))
+            for slot in [slot for slot in self.taken if done[slot]]:
+                yield self._leave(slot)
             on_chunk(self)
 
     def underway(self) -> dict[int, InProgress]:
@@ -209,21 +252,43 @@ class Slots:
             for slot, (place, problem) in self.taken.items()
         }
 
-    def _enter(self, slot: int, place: int, entry: Problem | InProgress) -> None:
+    def _look(self, slots: set[int]) -> tuple[State, Losses]:
+        """The states and losses after an exact look at all tiles, which renews the slots' memory.
+
+        An image's memory comes from the same program whether it was taken up or never left.
+        """
+        assert self.reach is not None
+        (program, places), old = self.reach.placed, self.problems.memory
+        problems = self.problems._replace(memory=None)
+        states, losses, new = refresh(
+            self.weights, places, self.states, problems, self.attack, program, self.mesh
+        )
+        if len(slots) < self.count:
+            chosen = np.isin(np.arange(self.count), list(slots))
+            new = _chosen(chosen, new, old)
+        self.problems, self.stale = problems._replace(memory=new), set()
+        return states, losses
+
+    def _enter(self, slot: int, place: int, entry: Problem | InProgress, precision: str) -> None:
         problem, state, history = entry if isinstance(entry, InProgress) else (entry, None, None)
         self.taken[slot] = place, problem
         self.histories[slot] = [] if history is None else [history]
+        if state is None:
+            state = _begin(self.network, problem, self.shape, self.attack)
         if self.corner is not None:
-            reach = reach_of(
+            self.reach = choose_reach(
                 self.network,
                 problem.image,
                 corner=self.corner,
                 size=self.shape[0],
-                layer=self.attack.layer,
+                attack=self.attack,
             )
-            problem, self.reach = remember(self.network, problem, reach), reach.program
-        if state is None:
-            state = _begin(self.network, problem, self.shape, self.attack)
+            placed, tile = self.reach.placed, None
+            if self.reach.every:
+                tile, _ = _seen(self.network, state, problem, self.attack)
+                self.stale |= {slot} if history is not None else set()
+            with jax.default_matmul_precision(precision):
+                problem = remember(self.network, problem, placed, tile)
         problem = problem._replace(start=None)
         if self.states is None:
             idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.count), (state, problem))
@@ -236,13 +301,17 @@ class Slots:
     def _leave(self, slot: int) -> tuple[int, Result]:
         place, problem = self.taken.pop(slot)
         state, history = _take(self.states, slot), self.histories.pop(slot)
-        return place, _finish(self.network, state, problem, history)
+        return place, _finish(self.network, state, problem, history, self.reach)
 
     def _place(self, tree: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, spec)) if self.mesh else tree
 
 
 _begin = jax.jit(init_state, static_argnames="shape")
+_seen = jax.jit(seen_of)
+_chosen = jax.jit(
+    jax.vmap(lambda new, one, other: jax.tree.map(partial(jnp.where, new), one, other))
+)
 _take = jax.jit(lambda tree, slot: jax.tree.map(itemgetter(slot), tree))
 
 
@@ -280,7 +349,9 @@ def _joined(history: list[Losses]) -> Losses:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *history)
 
 
-def _finish(network: Network, state: State, problem: Problem, history: list[Losses]) -> Result:
+def _finish(
+    network: Network, state: State, problem: Problem, history: list[Losses], reach: Reach | None
+) -> Result:
     tile, adversarial = np.asarray(state.best_tile), np.array(problem.image)
     row, column = map(int, problem.corner)
     adversarial[row : row + tile.shape[0], column : column + tile.shape[1]] = tile
@@ -292,7 +363,14 @@ def _finish(network: Network, state: State, problem: Problem, history: list[Loss
         Losses(*map(float, state.best_losses)),
         _joined(history),
         np.asarray(network.denormalize(state.best_noise)),
+        reach=_reached(state.near, reach),
     )
+
+
+def _reached(near: NearField | None, reach: Reach | None) -> Reached:
+    if near is None or reach is None or reach.every is None:
+        return Reached()
+    return Reached("near", reach.margin, reach.every, int(near.refreshes))
 
 
 def corner_of(place: Placement) -> tuple[int, int] | None:

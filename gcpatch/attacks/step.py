@@ -53,6 +53,18 @@ class Losses(NamedTuple):
     explanation: Any
 
 
+class NearField(NamedTuple):
+    """Of an attack in the near field (see below), where it stands between two exact looks.
+
+    `judged` says that its tile was looked at exactly, `waiting` that its tile looks as if the goal
+    were met and waits for that, and `refreshes` counts the looks.
+    """
+
+    judged: Bool[Array, ""]
+    waiting: Bool[Array, ""]
+    refreshes: Int[Array, ""]
+
+
 class State(NamedTuple):
     """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels.
 
@@ -68,6 +80,7 @@ class State(NamedTuple):
     best_noise: Float[Array, "rows columns 3"]
     best_shortfall: Float[Array, ""]
     best_losses: Losses
+    near: NearField | None = None
 
 
 def confidence_gap(
@@ -253,7 +266,21 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
         network.normalize(tile),
         worst,
         Losses(worst, worst, worst),
+        None if attack.reach == "exact" else NearField(zero > 0, zero > 0, zero),
     )
+
+
+def seen_of(
+    network: Network, state: State, problem: Problem, attack: Attack
+) -> tuple[Float[Array, "rows columns 3"], Float[Array, "rows columns 3"]]:
+    """What a step sees: the patch's pixels in the image, and the noise that gives them."""
+    noise = state.noise
+    clean = cut(problem.image, problem.corner, (noise.shape[0], noise.shape[1]))
+    tile = blend(clean, network.denormalize(noise), problem.ratio)
+    if attack.init == "clean":
+        tile = jnp.where(state.step == 0, clean, tile)
+        noise = jnp.where(state.step == 0, network.normalize(clean), noise)
+    return tile, noise
 
 
 def step(
@@ -267,11 +294,7 @@ def step(
 
     For `forward` see `evaluate`.
     """
-    clean = cut(problem.image, problem.corner, (state.noise.shape[0], state.noise.shape[1]))
-    tile, seen = blend(clean, network.denormalize(state.noise), problem.ratio), state.noise
-    if attack.init == "clean":
-        tile = jnp.where(state.step == 0, clean, tile)
-        seen = jnp.where(state.step == 0, network.normalize(clean), seen)
+    tile, seen = seen_of(network, state, problem, attack)
     gradient, (losses, lacking) = jax.grad(evaluate, argnums=1, has_aux=True)(
         network, tile, problem, attack, forward
     )
@@ -279,14 +302,98 @@ def step(
     updates, optimizer = attack.transformation.update(by_noise, state.optimizer, state.noise)
     noise = optax.apply_updates(state.noise, updates)
     if attack.project or problem.bound is not None:
+        clean = cut(problem.image, problem.corner, (noise.shape[0], noise.shape[1]))
         noise = jnp.clip(noise, *map(network.normalize, limits(problem, clean)))
     streak = jnp.where(lacking == 0, state.streak + 1, 0)
     count = state.step + 1
     broken = ~jnp.isfinite(losses.total)
     done = (streak >= attack.patience) | (count >= attack.steps) | broken
-    best = jax.tree.map(
-        partial(jnp.where, lacking < state.best_shortfall),
-        (tile, seen, lacking, losses),
-        (state.best_tile, state.best_noise, state.best_shortfall, state.best_losses),
+    moved = state._replace(noise=noise, optimizer=optimizer, step=count, streak=streak, done=done)
+    return keep_best(moved, tile, seen, lacking, losses), losses
+
+
+def keep_best(
+    state: State,
+    tile: Float[Array, "rows columns 3"],
+    noise: Float[Array, "rows columns 3"],
+    lacking: Float[Array, ""],
+    losses: Losses,
+) -> State:
+    """The state with this tile as its best, where it lacks less to the goal than the one so far."""
+    found = dict(best_tile=tile, best_noise=noise, best_shortfall=lacking, best_losses=losses)
+    best = jax.tree.map(partial(jnp.where, lacking < state.best_shortfall), found, best_of(state))
+    return state._replace(**best)
+
+
+def best_of(state: State) -> dict[str, Any]:
+    """What a state has of its best tile."""
+    return {name: value for name, value in state._asdict().items() if name.startswith("best_")}
+
+
+# ---- the near field
+#
+# A step in the near field computes the patch's own cells and a few around them; what lies beyond is
+# that of the image at the last refresh. Directly after it values are exact, and gradients leave out
+# what the patch does further away. So a step may move the patch, but never end the attack: a tile
+# that looks as if the goal were met waits for the next refresh, which looks at the whole image and
+# alone decides what is done and which tile is the best.
+
+
+def field_of(state: State) -> NearField:
+    """The near field of a state that has one."""
+    assert state.near is not None
+    return state.near
+
+
+def held(state: State) -> Bool[Array, "*batch"]:
+    """Whether a state moves no more before the next refresh."""
+    return state.done | field_of(state).waiting
+
+
+def near_step(
+    network: Network, state: State, problem: Problem, attack: Attack, forward: Forward
+) -> tuple[State, Losses]:
+    """One step for one image; where its tile looks done and was not judged yet, it waits instead.
+
+    A tile that was judged is always moved on, so that no rounding can hold it for ever.
+    """
+    moved, losses = step(network, state, problem, attack, forward)
+    near, looks_done = field_of(state), moved.streak > 0
+    nothing = jnp.zeros((), bool)
+    moved = moved._replace(
+        streak=jnp.where(looks_done, state.streak, 0),
+        done=(moved.step >= attack.steps) | ~jnp.isfinite(losses.total),
+        **best_of(state),
+        near=NearField(nothing, nothing, near.refreshes),
     )
-    return State(noise, optimizer, count, streak, done, *best), losses
+    waits = state._replace(near=near._replace(waiting=~nothing))
+    return jax.tree.map(partial(jnp.where, looks_done & ~near.judged), waits, moved), losses
+
+
+def judge(
+    network: Network,
+    state: State,
+    problem: Problem,
+    attack: Attack,
+    activations: Float[Array, "h2 w2 k"],
+) -> tuple[State, Losses]:
+    """The state after an exact look at its tile, whose activations are given, and its losses.
+
+    Where the tile ends the attack, the look counts as its last step.
+    """
+    _, head = network.split(attack.layer)
+    tile, seen = seen_of(network, state, problem, attack)
+    image = paste(problem.image, tile, problem.corner)
+    covered = coverage(
+        activations.shape[:2], image.shape[:2], problem.corner, tile.shape[:2], problem.ratio
+    )
+    _, (losses, lacking) = loss_from_activations(
+        head, activations, image, tile, covered, problem, attack
+    )
+    streak = jnp.where(lacking == 0, state.streak + 1, 0)
+    ends = (streak >= attack.patience) & ~state.done
+    looked = NearField(jnp.ones((), bool), jnp.zeros((), bool), field_of(state).refreshes + 1)
+    judged = state._replace(
+        streak=streak, step=state.step + ends, done=state.done | ends, near=looked
+    )
+    return keep_best(judged, tile, seen, lacking, losses), losses

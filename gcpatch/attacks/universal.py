@@ -137,6 +137,11 @@ def universal(
             f"through is {through!r}; give a function of an image and a key, such as "
             "gcpatch.defence('jpeg-50').attack"
         )
+    if attack.reach != "exact":
+        raise AttackError(
+            f"the reach is {attack.reach!r}, but a universal patch is evaluated in whole images; "
+            "leave it out"
+        )
     if len({network.categories for network in networks}) != 1:
         raise AttackError("the networks of an ensemble must have the same categories")
     images, targets = images_and_targets(networks[0], images, targets)

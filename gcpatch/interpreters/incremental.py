@@ -7,6 +7,10 @@ what lies around the growing rectangle (`precompute`), and then computes the rec
 (`run`), for as many patches as wanted. Values and gradients are those of the full evaluation. How
 the rectangle grows is told in `rectangles.py`.
 
+With a margin the rectangle stops growing near the patch, and what it would have changed beyond
+keeps the value that it has for the image that was given to `precompute`, which may have a patch
+already: for the patch in that image values are exact, for another the better the more alike.
+
 What a program needs to know of a rectangle at compile time is its shape and that of its frame, not
 its place: `Incremental` holds the shapes, and the places are data. Rectangles of one shape class,
 such as all those away from the border by a multiple of the network's strides, share a program.
@@ -97,7 +101,9 @@ class Program(Generic[Part]):
 
 
 def on_whole_maps(operation: Operation, equation: Equation, values: list[Any]) -> list[Any]:
-    """An equation's outputs for the clean image."""
+    """An equation's outputs for a whole image."""
+    if equation.primitive.name == "conv_general_dilated" and windows_of(equation):
+        return [_convolved(equation, *values, padding=equation.params["padding"])]
     return bind(equation, values)
 
 
@@ -105,9 +111,7 @@ def on_rectangles(operation: Operation, equation: Equation, values: list[Any]) -
     """An equation's outputs for a tile."""
     params, reading = equation.params, operation.reading
     if not operation.inside:
-        if equation.primitive.name == "conv_general_dilated" and windows_of(equation):
-            return [_convolved(equation, *values, padding=params["padding"])]
-        return bind(equation, values)
+        return on_whole_maps(operation, equation, values)
     match equation.primitive.name:
         case "conv_general_dilated" if reading is not None:
             part = _cut(values[0], reading.part)
@@ -195,16 +199,29 @@ class Whole(NamedTuple):
 Memory: TypeAlias = list[Frame | Whole]  # for each input that is put together, in turn
 
 
+class Precomputed(NamedTuple):
+    """What an image gives: the function's value, and what `Incremental.run` needs."""
+
+    output: Array
+    memory: Memory
+
+
+@dataclass(frozen=True)
 class Incremental(Program[Hull | Full]):
     """A function of an image, prepared for changes of a square; `incremental` makes it.
 
     Two of them are equal, and share a compiled program, where only the square's place differs.
+
+    Attributes:
+        exact: whether it follows all that the square changes; False where a margin cuts it.
     """
+
+    exact: bool = True
 
     def precompute(
         self, params: Any, image: Float[Array, "h w c"], places: Int[ArrayLike, "n 2"]
-    ) -> Memory:
-        """Evaluates the function for the clean image and keeps what `run` needs."""
+    ) -> Precomputed:
+        """Evaluates the function for an image and keeps what `run` needs."""
         origins = iter(jnp.asarray(places))
         memory: Memory = []
 
@@ -212,11 +229,11 @@ class Incremental(Program[Hull | Full]):
             memory.append(_keep(value, part, next(origins)))
             return value
 
-        self.evaluate(params, image, complete=keep, apply=on_whole_maps)
-        return memory
+        output = self.evaluate(params, image, complete=keep, apply=on_whole_maps)
+        return Precomputed(output, memory)
 
     def run(self, params: Any, memory: Memory, tile: Float[Array, "s s c"]) -> Array:
-        """The function of the clean image with this tile in the square's place."""
+        """The function of that image with this tile in the square's place."""
         kept = iter(memory)
 
         def complete(value: Array, part: Hull | Full) -> Array:
@@ -232,18 +249,24 @@ class Placed(NamedTuple):
     places: Int[np.ndarray, "n 2"]
 
 
-def incremental(jaxpr: core.ClosedJaxpr, corner: tuple[int, int], size: int) -> Placed:
+def incremental(
+    jaxpr: core.ClosedJaxpr, corner: tuple[int, int], size: int, margin: int | None = None
+) -> Placed:
     """Prepares a function for changes of one square of its image.
 
     Args:
         jaxpr: the function, from `gcpatch.interpreters.jaxpr.trace`.
         corner: row and column of the square's top left pixel.
         size: the square's side in pixels.
+        margin: how many cells around the square's own may change in each map, None for no limit.
 
     Returns:
         The evaluation, and the places for its `precompute`.
     """
-    changes, output = plan(jaxpr.jaxpr, Box(*(Span(low, low + size) for low in corner)))
+    square = Box(*(Span(low, low + size) for low in corner))
+    found = plan(jaxpr.jaxpr, square, margin)
+    exact = margin is None or found == plan(jaxpr.jaxpr, square)
+    changes, output = found
     operations: list[Operation[Hull | Full] | None] = []
     places: list[tuple[int, int]] = []
     for change in changes:
@@ -258,7 +281,7 @@ def incremental(jaxpr: core.ClosedJaxpr, corner: tuple[int, int], size: int) -> 
             if isinstance(extent, Box)
         ]
     places += [output.origin] if isinstance(output, Box) else []
-    program = Incremental(jaxpr, tuple(operations), _part(output, FULL))
+    program = Incremental(jaxpr, tuple(operations), _part(output, FULL), exact)
     return Placed(program, np.asarray(places, np.int32).reshape(-1, 2))
 
 

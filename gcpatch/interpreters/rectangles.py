@@ -9,6 +9,10 @@ and these read rows [out_low s - p, (out_high - 1) s - p + k) of the input, wher
 the map is padding. Sums of two maps grow to the hull of both rectangles. At a primitive without a
 rule the whole map is put together, and everything behind it changes in full.
 
+With a margin, windows change no more than the square's own cells and so many cells around them, the
+near field; what would change beyond is left as it was. Own cells of a map of h rows, of an image of
+H, are rows [low h / H, high h / H), rounded outwards.
+
 All rectangles here lie where they lie in their maps.
 """
 
@@ -108,15 +112,26 @@ class Plan(NamedTuple):
     output: Extent | None
 
 
-def plan(jaxpr: core.Jaxpr, box: Box) -> Plan:
-    """Follows a rectangle of a program's last input, the image, through its equations."""
-    changed: dict[core.Var, Extent] = {jaxpr.invars[-1]: box}
+def plan(jaxpr: core.Jaxpr, box: Box, margin: int | None = None) -> Plan:
+    """Follows a rectangle of a program's last input, the image, through its equations.
+
+    Args:
+        jaxpr: the program.
+        box: the rectangle.
+        margin: cells beside the rectangle's own to which windows are held; None for no limit.
+    """
+    image = jaxpr.invars[-1]
+    changed: dict[core.Var, Extent] = {image: box}
+    rules = RULES
+    if margin is not None:
+        near = functools.partial(_near, box, shape_of(image)[1:3], margin)
+        rules = RULES | dict.fromkeys(WINDOWED, functools.partial(_windowed, near=near))
     changes: list[Change | None] = []
     for equation in jaxpr.eqns:
         inputs = tuple(look_up(changed, atom) for atom in equation.invars)
         change = None
         if any(extent is not None for extent in inputs):
-            rule = RULES.get(equation.primitive.name)
+            rule = rules.get(equation.primitive.name)
             boxes = tuple(extent for extent in inputs if extent is not FULL)
             if rule is not None and len(boxes) == len(inputs):
                 change = rule(equation, boxes)
@@ -129,6 +144,19 @@ def plan(jaxpr: core.Jaxpr, box: Box) -> Plan:
 def look_up(changed: dict[core.Var, Any], atom: Atom) -> Any:
     """What changes of an input, None where nothing does, as of all literals."""
     return None if isinstance(atom, core.Literal) else changed.get(atom)
+
+
+def _near(
+    box: Box, image: tuple[int, ...], margin: int, cells: tuple[int, ...]
+) -> tuple[Span, Span]:
+    """The rows and columns of a map that a square of the image covers, and `margin` beside them."""
+    rows, columns = (
+        Span(
+            max(0, low * count // length - margin), min(count, -(-high * count // length) + margin)
+        )
+        for (low, high), length, count in zip(box, image, cells, strict=True)
+    )
+    return rows, columns
 
 
 # ---- rules: from what changes of an equation's inputs to a `Change`, None where they do not apply
@@ -196,11 +224,13 @@ def windows_of(equation: Equation) -> tuple[Window, Window] | None:
     return rows, columns
 
 
-def _see(window: Window, changed: Span, *, length: int, outputs: int) -> Sight:
-    """What windows over rows that change read and give, of `length` rows and `outputs`."""
+def _see(window: Window, changed: Span, *, length: int, near: Span) -> Sight:
+    """What windows over rows that change read and give, of `length` rows, and of outputs `near`."""
     size, stride, pad = window
-    first = min(max(0, -(-(changed.low + pad - size + 1) // stride)), outputs - 1)
-    last = max(min(outputs - 1, (changed.high - 1 + pad) // stride), first)
+    first = -(-(changed.low + pad - size + 1) // stride)
+    last = (changed.high - 1 + pad) // stride
+    first = min(max(near.low, first), near.high - 1)
+    last = max(min(near.high - 1, last), first)
     start, stop = first * stride - pad, last * stride - pad + size
     return Sight(
         need=Span(max(0, start), min(length, stop)),
@@ -209,16 +239,24 @@ def _see(window: Window, changed: Span, *, length: int, outputs: int) -> Sight:
     )
 
 
-def _windowed(equation: Equation, boxes: Boxes) -> Change | None:
-    """Slides a window over the first input."""
+Near: TypeAlias = Callable[[tuple[int, ...]], tuple[Span, Span]]  # of a map of so many cells
+
+
+def _everywhere(cells: tuple[int, ...]) -> tuple[Span, Span]:
+    rows, columns = (Span(0, count) for count in cells)
+    return rows, columns
+
+
+def _windowed(equation: Equation, boxes: Boxes, near: Near = _everywhere) -> Change | None:
+    """Slides a window over the first input; of its outputs only those that are near change."""
     windows, (box, *others) = windows_of(equation), boxes
     if windows is None or box is None or any(other is not None for other in others):
         return None
     lengths = shape_of(equation.invars[0])[1:3]
-    outputs = shape_of(equation.outvars[0])[1:3]
+    limits = near(shape_of(equation.outvars[0])[1:3])
     rows, columns = (
-        _see(window, changed, length=length, outputs=count)
-        for window, changed, length, count in zip(windows, box, lengths, outputs, strict=True)
+        _see(window, changed, length=length, near=limit)
+        for window, changed, length, limit in zip(windows, box, lengths, limits, strict=True)
     )
     need = Box(rows.need, columns.need)
     if any(span.low >= span.high for span in need):

@@ -65,7 +65,7 @@ def check(function, weights, image, tile, corner):
     """Compares both evaluations and their gradients by the tile; returns the prepared one."""
     jaxpr = trace(function, weights, shape=image.shape, dtype=image.dtype)
     found, places = incremental(jaxpr, corner, tile.shape[0])
-    memory = jax.jit(found.precompute)(weights, image, places)
+    memory = jax.jit(found.precompute)(weights, image, places).memory
 
     def full(tile):
         changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
@@ -179,7 +179,7 @@ def test_blocks_of_other_families(function, local, corner, size, x64):
 def test_it_keeps_frames_and_not_maps():
     network = random("mini_vgg")
     found, places = incremental(trace(trunk, network, shape=(224, 224, 3)), (0, 160), 64)
-    memory = jax.eval_shape(found.precompute, network, jnp.zeros((224, 224, 3)), places)
+    memory = jax.eval_shape(found.precompute, network, jnp.zeros((224, 224, 3)), places).memory
     size = sum(leaf.size for leaf in jax.tree.leaves(memory))
     assert size < 50_000  # the first map alone has 401,408 values
 
@@ -189,7 +189,7 @@ def test_vmapped_and_jitted_it_gives_the_same(tiny_resnet):
     generator = np.random.default_rng(0)
     images, tiles = (jnp.float32(generator.random((2, side, side, 3))) for side in (64, 20))
     found, places = incremental(trace(trunk, network, shape=(64, 64, 3)), (5, 40), 20)
-    memories = jax.jit(jax.vmap(found.precompute, (None, 0, None)))(network, images, places)
+    memories = jax.jit(jax.vmap(found.precompute, (None, 0, None)))(network, images, places).memory
     outputs = jax.jit(jax.vmap(found.run, (None, 0, 0)))(network, memories, tiles)
     changed = images.at[:, 5:25, 40:60].set(tiles)
     expected = jax.vmap(network.split()[0])(changed)
@@ -218,7 +218,7 @@ def test_one_batch_may_hold_places_of_one_shape_class(tiny64):
     found = [incremental(jaxpr, corner, 8) for corner in corners]
     assert found[0][0] == found[1][0]
     reach, places = found[0][0], np.stack([places for _, places in found])
-    memories = jax.vmap(reach.precompute, (None, None, 0))(network, image, places)
+    memories = jax.vmap(reach.precompute, (None, None, 0))(network, image, places).memory
     outputs = jax.vmap(reach.run, (None, 0, None))(network, memories, tile)
     for output, corner in zip(outputs, corners, strict=True):
         changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
