@@ -111,7 +111,7 @@ def pictures(folder: Path, colormap: str, wanted: str | None = None) -> list[str
         for image, shown in ((0, 1), (2, 3)):
             if tiles[image] is not None and tiles[shown] is not None:
                 tiles[shown] = recoloured(tiles[shown], tiles[image], colormap, wanted)
-    return [None if tile is None else _jpeg(tile) for tile in tiles]
+    return [None if tile is None else small(tile) for tile in tiles]
 
 
 def cards(run: Run, rows: Sequence[int], note: Note, wanted: str | None = None) -> list[dict]:
@@ -154,7 +154,7 @@ def _thinned(picture):
     return picture[::step, ::step]
 
 
-def _jpeg(picture: np.ndarray) -> str:
+def small(picture: np.ndarray) -> str:
     """RGB [size, size, 3], shrunk by a whole number to at most 256 pixels, as a data: address."""
     factor = math.ceil(len(picture) / PIXELS)
     size = picture.shape[1] // factor, picture.shape[0] // factor

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gcpatch.evaluation.intervals import rate
+import numpy as np
+
+from gcpatch.evaluation.intervals import bootstrap, rate
 from gcpatch.files import atomic_write
 
 FOOLED = ("fooled_class", "fooled_explanation", "fooled_both")
@@ -46,16 +48,31 @@ def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
     `intervals` has each rate's 95 % interval (Wilson's), `[low, high]`. Where the records are of
     several networks, `networks` has all this for each of them.
+
+    Of explained images there are only counts and, by method, the mean of each measure of its maps
+    and its 95 % interval (the bootstrap's), `[mean, low, high]`.
     """
     whole, networks = _Sums(), defaultdict[str, _Sums](_Sums)
+    maps: dict[str, dict[str, list[float]]] = {}
     for record in records:
+        for method, measured in (record.get("maps") or {}).items():
+            values = maps.setdefault(method, {})
+            for key, value in measured.items():
+                values.setdefault(key, []).append(value)
         whole.add(record)
         if isinstance(name := record.get("model"), str):
             networks[name].add(record)
     found = whole.summary()
+    if maps:
+        counts = {key: found[key] for key in ("images", "failed", "skipped")}
+        return counts | {"methods": {method: _means(values) for method, values in maps.items()}}
     if len(networks) > 1:
         found["networks"] = {name: sums.summary() for name, sums in networks.items()}
     return found
+
+
+def _means(measured: dict[str, list[float]]) -> dict[str, list[float]]:
+    return {key: list(bootstrap(np.asarray(values, float))) for key, values in measured.items()}
 
 
 class _Sums:

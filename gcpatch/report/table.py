@@ -108,6 +108,8 @@ def status(record: dict[str, Any]) -> str:
         return "failed"
     if record.get("skipped"):
         return "skipped"
+    if record.get("maps"):
+        return "explained"
     label, explanation = record.get("fooled_class"), record.get("fooled_explanation")
     if record.get("fooled_both"):
         return "both"

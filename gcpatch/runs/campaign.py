@@ -2,11 +2,10 @@
 
 import datetime
 import itertools
-import os
 import platform
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from functools import cache, partial
@@ -30,13 +29,13 @@ from gcpatch.data.sources import Item
 from gcpatch.errors import UserError
 from gcpatch.networks import Network
 from gcpatch.networks.checkpoints import digest
-from gcpatch.runs.journal import Journal, fingerprint
+from gcpatch.runs.journal import Journal
 from gcpatch.runs.options import PRECISIONS, Options
 from gcpatch.runs.outcome import FIELDS, Clean, Skipped, draw, evaluate_result, look_at, seeds
 from gcpatch.runs.progress import Progress
+from gcpatch.runs.resuming import THREADS, compared, fingerprint_of
 from gcpatch.runs.snapshots import Saved, Snapshots
 
-THREADS = min(8, os.cpu_count() or 1)  # that read, and as many that write
 LAG = 4 * THREADS  # images whose files may wait to be written
 PACKAGES = ("gcpatch", "jax", "flax", "optax", "numpy", "opencv-python-headless", "pillow")
 
@@ -66,6 +65,11 @@ def describe(
         else regions.describe(patch),
         "attack": attack.describe(),
     }
+    return surroundings(settings, command)
+
+
+def surroundings(settings: dict[str, Any], command: str | None) -> dict[str, Any]:
+    """What `run.json` holds of any run; arguments as of `describe`."""
     device = jax.devices()[0]
     return {
         "settings": settings,
@@ -218,7 +222,7 @@ class _Campaign:
 
     def _problems(self, items, pool) -> Generator[Problem | InProgress, None, None]:
         """What is to be attacked, from images that threads read ahead."""
-        items = self._compared(items)
+        items = compared(self.journal, items, self.watch, done="attacked")
         fresh = (item for item in items if item.id not in self.journal.done)
         with closing(prefetch(self._look, fresh, THREADS)) as looks:
             place, told = 0, False
@@ -229,7 +233,7 @@ class _Campaign:
                     self.writing.append(pool.submit(self._append, item, skip.record))
                     continue
                 except Exception as error:  # whatever is wrong with this one image
-                    self.writing.append(pool.submit(self._append, item, _blamed(item, error)))
+                    self.writing.append(pool.submit(self._append, item, blamed(item, error)))
                     continue
                 if clean.picture.several and not told:
                     self.watch.note(item.of_several())
@@ -237,55 +241,6 @@ class _Campaign:
                 self.waiting[place] = clean
                 place += 1
                 yield self._problem(clean)
-
-    def _compared(self, items: Iterable[Item]) -> Iterable[Item]:
-        """The items, once records that are no longer of what is there are dropped."""
-        recorded = self.journal.recorded
-        if not recorded:
-            return items
-        items = list(items)
-        known = [item for item in items if item.id in recorded]
-        changed, unread = set(), set()
-        with closing(prefetch(_fingerprint_now, known, THREADS)) as fingerprints:
-            for item, future in fingerprints:
-                if self.watch.stopped:
-                    return ()
-                try:
-                    found = future.result()
-                except Exception:  # as it was read once, its record stays
-                    unread.add(item.id)
-                    continue
-                if found != recorded[item.id]:
-                    changed.add(item.id)
-        others = recorded.keys() - {item.id for item in known}
-        recorded.clear()
-        if changed:
-            self.journal.forget(changed)
-            self.watch.again(len(changed))
-            self.watch.note(
-                _count(
-                    changed,
-                    "image changed since its record and is attacked again",
-                    "images changed since their record and are attacked again",
-                )
-            )
-        if unread:
-            self.watch.note(
-                _count(
-                    unread,
-                    "image cannot be read any more; its record stays",
-                    "images cannot be read any more; their records stay",
-                )
-            )
-        if others:
-            self.watch.note(
-                _count(
-                    others,
-                    "record is of an image that is not named now; it stays",
-                    "records are of images that are not named now; they stay",
-                )
-            )
-        return items
 
     def _problem(self, clean: Clean) -> Problem | InProgress:
         picture = clean.picture
@@ -309,7 +264,7 @@ class _Campaign:
             like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
             self.in_progress = self.snapshots.load(like, self.watch.note)
         found = self.in_progress.get(clean.item.id)
-        if found is None or found.fingerprint != _fingerprint(clean.item, picture.sha256):
+        if found is None or found.fingerprint != fingerprint_of(clean.item, picture.sha256):
             return problem
         return InProgress(problem, found.state, found.history)
 
@@ -334,7 +289,7 @@ class _Campaign:
         in_progress = {}
         for place, (_, state, history) in slots.underway().items():
             item, picture = self.waiting[place][:2]
-            known = _fingerprint(item, picture.sha256)
+            known = fingerprint_of(item, picture.sha256)
             in_progress[item.id] = Saved(known, state, history)
         try:
             self.snapshots.save(in_progress)
@@ -365,7 +320,7 @@ class _Campaign:
         except OSError:
             raise
         except Exception as error:  # whatever is wrong with this one image
-            record = _blamed(clean.item, error)
+            record = blamed(clean.item, error)
         return self._append(clean.item, record)
 
     def _conclude(self, clean: Clean, finished: Result, folder: Path) -> dict[str, Any]:
@@ -437,20 +392,8 @@ class _Judged(_Campaign):
 _evaluate = jax.jit(lambda *given: evaluate(*given)[1])
 
 
-def _blamed(item: Item, error: Exception) -> dict[str, str]:
+def blamed(item: Item, error: Exception) -> dict[str, str]:
     """The record of an image without a result."""
     if not isinstance(error, UserError):
         error = UserError(f"{type(error).__name__}: {error}")
     return {"error": item.blame(error)}
-
-
-def _fingerprint(item: Item, sha256: str) -> str:
-    return fingerprint(sha256, item.target or None, item.label or None)
-
-
-def _fingerprint_now(item: Item) -> str:
-    return _fingerprint(item, item.digest())
-
-
-def _count(of: Sized, one: str, several: str) -> str:
-    return f"{len(of)} {one if len(of) == 1 else several}"

@@ -160,12 +160,16 @@ class Journal:
                 self.done.add(record["id"])
 
     def store(
-        self, identity: str, write: Callable[[Path], dict[str, Any]], history: Losses
+        self,
+        identity: str,
+        write: Callable[[Path], dict[str, Any]],
+        history: Losses | None = None,
     ) -> dict[str, Any]:
         """Puts the folder of an image's files in place, whole; returns what `write` returns."""
         with atomic_directory(self.folder / "images" / identity) as draft:
             record = write(draft)
-            np.savez(draft / "history.npz", **history._asdict())
+            if history is not None:
+                np.savez(draft / "history.npz", **history._asdict())
         return record
 
     def close(self) -> dict[str, Any]:

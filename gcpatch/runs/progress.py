@@ -49,24 +49,31 @@ class ConsoleProgress(Progress):
         done: how many of them an earlier run has done.
         log: whether to write JSON lines to standard error, instead of a bar.
         tensorboard: a folder for TensorBoard's scalars.
+        doing: what is done to the images.
 
     Raises:
         UserError: tensorboardX, which writes them, is missing.
     """
 
     def __init__(
-        self, images: int, done: int = 0, *, log: bool = False, tensorboard: Path | None = None
+        self,
+        images: int,
+        done: int = 0,
+        *,
+        log: bool = False,
+        tensorboard: Path | None = None,
+        doing: str = "attacking",
     ):
         from tqdm import tqdm
 
         self.finished, self.failed, self.taken, self.fooled = 0, 0, 0, 0
-        self.skipped = 0
+        self.skipped, self.doing = 0, doing
         self.log, self.start, self.said = log, time.monotonic(), 0.0
         self.bar = tqdm(
             total=images,
             initial=done,
             unit=" images",
-            desc="attacking",
+            desc=doing,
             dynamic_ncols=True,
             disable=log or None,  # None: where there is no terminal
         )
@@ -90,10 +97,10 @@ class ConsoleProgress(Progress):
 
     def record(self, record: dict[str, Any]) -> None:
         """Counts an image."""
-        both = record["fooled_both"]
+        both = record.get("fooled_both")
         self.finished += 1
         self.failed += record["error"] is not None
-        self.fooled += bool(record["fooled_class"] if both is None else both)
+        self.fooled += bool(record.get("fooled_class") if both is None else both)
         self.skipped += bool(record.get("skipped"))
         self._say("record", id=record["id"], error=record["error"])
         if record["error"]:
@@ -163,7 +170,8 @@ class ConsoleProgress(Progress):
                 signal.signal(number, handler)
 
     def _pace(self, status: dict[str, Any]) -> str:
-        parts = [f"{status['image_steps_per_second']:.0f} image-steps/s"]
+        steps = f"{status['image_steps_per_second']:.0f} image-steps/s"
+        parts = [steps] if self.taken or self.doing == "attacking" else []
         parts += [f"{status['memory_bytes'] / 1e9:.1f} GB"]
         parts += [f"{self.failed} failed"] if self.failed else []
         return ", ".join(parts)
@@ -172,7 +180,7 @@ class ConsoleProgress(Progress):
         """One line, for those who read what was written and see no bar."""
         status, self.told = self.status(), time.monotonic()
         done = f"{self.images - status['left']}/{self.images} images"
-        line = f"attacking: {done} in {status['seconds']:.0f} s, {self._pace(status)}"
+        line = f"{self.doing}: {done} in {status['seconds']:.0f} s, {self._pace(status)}"
         print(line, file=sys.stderr, flush=True)
 
     def _say(self, event: str, **values: Any) -> None:

@@ -342,7 +342,7 @@ FAULTS = (
         "campaigns",
         "a snapshot of another image is taken up",
         "gcpatch/runs/campaign.py",
-        "if found is None or found.fingerprint != _fingerprint(clean.item, picture.sha256):",
+        "if found is None or found.fingerprint != fingerprint_of(clean.item, picture.sha256):",
         "if found is None:",
         "tests/runs/test_campaign.py",
     ),
@@ -374,7 +374,7 @@ FAULTS = (
     Fault(
         "campaigns",
         "a record stands for a picture that was replaced",
-        "gcpatch/runs/campaign.py",
+        "gcpatch/runs/resuming.py",
         "if found != recorded[item.id]:",
         "if False:",
         "tests/runs/test_campaign.py",

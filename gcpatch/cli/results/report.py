@@ -44,6 +44,7 @@ def add(verbs: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the page and the summary, or all records as a table, and prints where."""
     from gcpatch.report import export, page, records, summary
+    from gcpatch.report.explained import page as explained
 
     if options.colormap:
         choose("colormap", options.colormap)
@@ -63,7 +64,10 @@ def run(options: argparse.Namespace) -> int:
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
             summary.write_summary(folder, gathered.records)
-            print(page.write_page(gathered, folder, left_out.append, options.colormap))
+            if explained.methods_of(gathered):
+                print(explained.write_page(gathered, folder, left_out.append))
+            else:
+                print(page.write_page(gathered, folder, left_out.append, options.colormap))
     if left_out:
         warn(records.notes(left_out), options.verb)
     return 0

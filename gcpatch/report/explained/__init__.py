@@ -1,0 +1,1 @@
+"""Pages and pictures of explained images: one map a method, side by side."""
