@@ -78,7 +78,7 @@ def faithfulness(
 
 
 @jax.jit
-def _all(network: Network, image: Image, label: Int[ArrayLike, ""], heat: Heat) -> Faithfulness:
+def _all(network: Network, image: Image, label: Int[Array, ""], heat: Heat) -> tuple[Array, ...]:
     return tuple(measure(network, image, label, heat) for measure in (deletion, insertion, road))
 
 
@@ -152,7 +152,7 @@ def road(
         noise: its standard deviation, in pixels of [0, 1].
     """
     image = checks.image(image)
-    order = ranks(heat, image.shape[:2])
+    order = ranks(heat, (image.shape[0], image.shape[1]))
     counts = jnp.round(jnp.asarray(shares) * order.size)[:, None, None]
     removed = jnp.concatenate([order >= order.size - counts, order < counts])
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(removed))

@@ -153,7 +153,7 @@ class _Explaining:
         for start in range(0, len(ready), self.most):
             part = ready[start : start + self.most]
             try:
-                self._explain_part(part)
+                self._explain_part(part, self.most)
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error) or self.most == 1:
                     raise
@@ -162,10 +162,10 @@ class _Explaining:
                 return self._explain(ready[start:], batch)
         return None
 
-    def _explain_part(self, part: list[_Ready]) -> None:
+    def _explain_part(self, part: list[_Ready], size: int) -> None:
         pixels = np.stack([one.picture.pixels for one in part]).astype(np.float32) / 255
         given = [one.label for one in part]
-        found = explain_batch(self.network, pixels, given, self.methods, size=self.most)
+        found = explain_batch(self.network, pixels, given, self.methods, size=size)
         for n, one in enumerate(part):
             maps = {method: found.maps[method][n] for method in self.methods}
             one.found = Explained(found.logits[n], found.labels[n], maps)
@@ -190,6 +190,7 @@ class _Explaining:
         return record
 
     def _draw(self, folder: Path, what: _Ready) -> dict[str, Any]:
+        assert what.found is not None
         logits, label, maps = what.found
         odds = np.asarray(jax.nn.softmax(logits))
         names, top = self.network.categories, int(odds.argmax())
