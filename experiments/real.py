@@ -88,7 +88,11 @@ def cells(steps: int) -> list[Cell]:
         for objective in OBJECTIVES
     ]
     ring = Cell(f"hide-{size}-{ratio}-ring", Patch(size, ratio), Attack(ring=1, steps=steps))
-    return [*own, *plain, ring, *(Cell(name, *PRESETS[name]) for name in PRESETS)]
+    presets = [
+        Cell(name, patch, replace(attack, steps=min(attack.steps, steps)))
+        for name, (patch, attack) in PRESETS.items()
+    ]
+    return [*own, *plain, ring, *presets]
 
 
 def drawn(count: int, size: int) -> list[Item]:
@@ -227,7 +231,7 @@ def main() -> None:
     add("--network", required=True, metavar="NAME", help="as `gcpatch attack --model` takes it")
     add("--weights", metavar="random|DIR|FILE", help="as `gcpatch attack --weights` takes it")
     add_images(parser)
-    add("--steps", type=int, default=1000, help="the most steps of an objective (1000)")
+    add("--steps", type=int, default=1000, help="the most steps of an image (1000)")
     add("--batch", type=int, default=8, help="images at a time (8)")
     add("--cells", metavar="A,B,...", help="only these cells")
     add("--out", type=Path, default=Path("runs/real"), help="(runs/real)")
