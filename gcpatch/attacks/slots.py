@@ -25,7 +25,7 @@ from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
 Targets = Int[ArrayLike, " n"] | Sequence[int | str]
-CHUNK = 20  # steps between two looks at which images are done
+CHUNK = 20  # most steps between two looks at which images are done
 
 
 class Result(NamedTuple):
@@ -154,6 +154,7 @@ class Slots:
                     min(CHUNK, self.attack.steps),
                     self.reach,
                     self.mesh,
+                    until_done=True,
                 )
             after, done = np.asarray(self.states.step), np.asarray(self.states.done)
             losses = jax.tree.map(np.asarray, losses)
