@@ -45,23 +45,27 @@ def advance(
     count: int,
     reach: Incremental | None = None,
     mesh: Mesh | None = None,
+    until_done: bool = False,
 ) -> tuple[State, Losses]:
     """`count` steps for a batch of images that are not done; the history is `[count, batch]`.
 
     In the near field fewer, where all images wait for the next refresh.
 
     On accelerators one program; on CPUs, where XLA's loops take more than twice as long as their
-    bodies do alone, a program for a step. The states given are consumed. With a mesh of devices
-    each takes its part of the batch, by the program that it would run for that part alone.
+    bodies do alone, a program for a step, and with `until_done` none after the one in which an
+    image is done. The states given are consumed. With a mesh of devices each takes its part of the
+    batch, by the program that it would run for that part alone.
     """
     if jax.default_backend() != "cpu":
         return steps(network, states, problems, attack, count, reach, mesh)
     known, unknown = one_step(network, states, problems, attack, reach, mesh)
-    residuals, history = known(network), []
+    residuals, history, done = known(network), [], np.array(states.done)
     for _ in range(count):
         states, losses = unknown(residuals, network, states, problems, attack)
         history.append(losses)
         if reach is not None and not reach.exact and np.all(held(states)):
+            break
+        if until_done and (np.asarray(states.done) != done).any():
             break
     return states, jax.tree.map(lambda *parts: np.stack(parts), *history)
 

@@ -34,7 +34,7 @@ from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
 Targets = Int[ArrayLike, " n"] | Sequence[int | str]
-CHUNK = 20  # steps between two looks at which images are done
+CHUNK = 20  # most steps between two looks at which images are done
 
 
 @dataclass(eq=False)
@@ -228,6 +228,7 @@ class Slots:
                     min(every or CHUNK, self.attack.steps),
                     self.reach and self.reach.placed.program,
                     self.mesh,
+                    until_done=not every,  # the near field's refreshes keep all slots in step
                 )
                 parts = [(np.asarray(self.states.step), jax.tree.map(np.asarray, losses))]
                 if every:

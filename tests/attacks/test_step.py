@@ -579,6 +579,17 @@ def test_an_image_that_is_done_is_frozen(flat):
     assert not np.array_equal(states.noise[1], kept.noise[1])
 
 
+def test_no_step_beyond_that_in_which_an_image_is_done(flat):
+    how = Attack(objective="classify", steps=50, patience=3, **CREEP)
+    states, problems = batched(flat, sure_and_lost(flat), SMALL, how)
+    whole, history = advance(flat, *batched(flat, sure_and_lost(flat), SMALL, how), how, 8)
+    for steps in (3, 5):
+        states, part = advance(flat, states, problems, how, 5, until_done=True)
+        assert len(part.total) == steps
+    assert_same(states, whole)
+    np.testing.assert_array_equal(part.total[:, 1], history.total[3:, 1])
+
+
 def test_an_early_stop_and_a_limit_that_is_no_multiple_of_the_chunk(flat, monkeypatch):
     monkeypatch.setattr(slots, "CHUNK", 8)
     how = plain(objective="classify", steps=13, patience=3, **CREEP)
@@ -590,7 +601,7 @@ def test_an_early_stop_and_a_limit_that_is_no_multiple_of_the_chunk(flat, monkey
     assert [outcomes[i].converged for i in (0, 1)] == [True, False]
     assert [len(outcomes[i].history.total) for i in (0, 1)] == [3, 13]
     assert np.isfinite(np.stack(outcomes[1].history)).all()
-    assert counts == [8 + 3, 5]
+    assert counts == [3 + 3, 8, 2]  # on a CPU the slot of one that is done is not kept waiting
 
 
 def test_the_goal_must_be_met_in_a_row(flat):
@@ -834,11 +845,11 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(flat, monkeypatch):
     expected = dict(stream(flat, problems, (SMALL, SMALL), how, 1))
     calls, advance = [], engine.advance
 
-    def greedy(network, states, *rest):
+    def greedy(network, states, *rest, **options):
         calls.append(len(states.step))
         if len(states.step) > 2 or len(calls) == 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return advance(network, states, *rest)
+        return advance(network, states, *rest, **options)
 
     monkeypatch.setattr(slots, "advance", greedy)
     notes = []
@@ -852,7 +863,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(flat, monkeypatch):
 
 
 def test_other_errors_of_the_device_are_told(flat, monkeypatch):
-    def broken(*_):
+    def broken(*_, **options):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
     monkeypatch.setattr(slots, "advance", broken)
