@@ -35,7 +35,7 @@ with warnings.catch_warnings():  # beartype dislikes a base class of flax's nnx.
 
 
 MOST_MEMORY = 1.5e9  # bytes of a worker
-KEEPERS = (engine._one_step, engine._reach, engine._traced, occlusion._slide)
+KEEPERS = (engine._one_step, engine._near, engine._reach, engine._traced, occlusion._slide)
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,18 @@ def test_presets_can_be_changed_by_options():
     assert (patch.size, attack.objective.name) == (64, "subramanya")
 
 
+def test_a_reach_is_a_name_or_a_number_of_cells():
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    reaches = [
+        region_and_attack(parser.parse_args(arguments))[1].reach
+        for arguments in ([], ["--reach", "near"], ["--reach", "3"], ["--preset", "paper-64"])
+    ]
+    assert reaches == ["exact", "near", 3, "exact"]
+    with pytest.raises(UserError, match="the reach is 'far'; it must be exact, near, or a whole"):
+        region_and_attack(parser.parse_args(["--reach", "far"]))
+
+
 def test_an_objective_from_a_module(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def centre(evidence):\n    return evidence.heat[0, 0]\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -10,12 +10,13 @@ from closeness import assert_close
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax.extend import core
 
 from gcpatch.attacks.engine import forward_of, reach_of, remember
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Problem, evaluate
 from gcpatch.interpreters.incremental import incremental
-from gcpatch.interpreters.jaxpr import trace
+from gcpatch.interpreters.jaxpr import bind, trace
 from gcpatch.networks import PAPER, operations, random
 from gcpatch.networks.lowering import conv, max_pool
 
@@ -224,6 +225,94 @@ def test_one_batch_may_hold_places_of_one_shape_class(tiny64):
         changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
         expected = network.split()[0](changed)
         assert jnp.linalg.norm(output - expected) <= 1e-12 * jnp.linalg.norm(expected)
+
+
+# ---- the near field
+
+
+def block(weights, x):
+    """A layer with a stride, a pool, and a sum of two ways, one of which has a stride too."""
+    x = jax.nn.relu(conv(x, weights[0], (2, 2), ((1, 1), (1, 1))))
+    y = max_pool(
+        jnp.tanh(conv(x, weights[1][:3, :3], (1, 1), ((1, 1), (1, 1)))), (2, 2), (2, 2), NO
+    )
+    return y + conv(x, weights[2][:2, :2], (2, 2), NO)
+
+
+NO = ((0, 0), (0, 0))
+WINDOWS = {"conv_general_dilated", "reduce_window_max"}
+
+
+def kept_to(jaxpr, weights, cached, changed, corner, size, margin):
+    """A function of a changed image, all of whose windows see the cached one beyond the margin."""
+
+    def near(length, low):
+        cells = np.arange(length)
+        own = (cells * SIDE < (low + size) * length) & ((cells + 1) * SIDE > low * length)
+        return np.array([own[max(0, i - margin) : i + margin + 1].any() for i in cells])
+
+    def bind_both(equation, pairs):
+        old, new = (bind(equation, [pair[i] for pair in pairs]) for i in (0, 1))
+        if equation.primitive.name in WINDOWS:
+            rows, columns = map(near, new[0].shape[1:3], corner)
+            inside = np.outer(rows, columns)[..., None]
+            new = [jnp.where(inside, *values) for values in zip(new, old, strict=True)]
+        return list(zip(old, new, strict=True))
+
+    def evaluated(equations, values):
+        for equation in equations:
+            pairs = [
+                (atom.val,) * 2 if isinstance(atom, core.Literal) else values[atom]
+                for atom in equation.invars
+            ]
+            values |= dict(zip(equation.outvars, bind_both(equation, pairs), strict=True))
+        return values
+
+    leaves = [(leaf, leaf) for leaf in jax.tree.leaves(weights)]
+    inputs = dict(zip(jaxpr.invars, [*leaves, (cached[None], changed[None])], strict=True))
+    return evaluated(jaxpr.eqns, inputs)[jaxpr.outvars[0]][1][0]
+
+
+@pytest.mark.parametrize("corner, size", [((0, 12), 5), ((6, 5), 4)])
+@pytest.mark.parametrize("margin", [0, 1, 2])
+def test_near_a_patch_values_and_gradients_are_those_beside_a_cached_image(
+    x64, corner, size, margin
+):
+    generator = np.random.default_rng(1)
+    image = jnp.asarray(generator.normal(size=(SIDE, SIDE, CHANNELS)))
+    tile, other = jnp.asarray(generator.normal(size=(2, size, size, CHANNELS)))
+    weights = [jnp.asarray(generator.normal(size=(4, 4, CHANNELS, CHANNELS))) for _ in range(3)]
+    cached = lax.dynamic_update_slice(image, other, (*corner, 0))
+    jaxpr = trace(block, weights, shape=image.shape, dtype=image.dtype)
+    found, places = incremental(jaxpr, corner, size, margin)
+    assert not found.exact
+    output, memory = jax.jit(found.precompute)(weights, cached, places)
+
+    def fast(tile):
+        return found.run(weights, memory, tile)
+
+    def slow(tile):
+        changed = lax.dynamic_update_slice(image, tile, (*corner, 0))
+        return kept_to(jaxpr.jaxpr, weights, cached, changed, corner, size, margin)
+
+    def exact(tile):
+        return block(weights, lax.dynamic_update_slice(image, tile, (*corner, 0))[None])[0]
+
+    def both(function, tile):
+        output, back = jax.vjp(function, tile)
+        return output, back(jnp.ones_like(output))
+
+    check = partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+    jax.tree.map(check, jax.jit(partial(both, fast))(tile), jax.jit(partial(both, slow))(tile))
+    check(fast(other), exact(other))  # of the tile that is cached nothing is cut
+    check(output, exact(other))
+    assert jnp.abs(fast(tile) - exact(tile)).max() > 0.1
+
+
+def test_a_margin_that_holds_everything_is_the_exact_program(tiny_resnet):
+    jaxpr = trace(trunk, tiny_resnet, shape=(64, 64, 3))
+    assert incremental(jaxpr, (5, 40), 20, 64) == incremental(jaxpr, (5, 40), 20)
+    assert not incremental(jaxpr, (5, 40), 20, 1).program.exact
 
 
 PLACES = [(0, 0), (0, 160), (160, 0), (160, 160), (0, 77), (80, 80), (37, 91), (101, 13)]

@@ -114,3 +114,36 @@ def test_boxes():
     assert box.seen_from((1, 2)) == Box(Span(3, 5), Span(0, 3))
     assert box.hull(Box(Span(5, 9), Span(0, 3))) == Box(Span(4, 9), Span(0, 5))
     np.testing.assert_array_equal(np.array(box), [[4, 6], [2, 5]])
+
+
+@pytest.mark.parametrize("margin", [0, 1, 2, 5])
+@pytest.mark.parametrize("size, stride, pads", [(3, 1, (1, 1)), (3, 2, (1, 1)), (5, 1, (0, 0))])
+def test_near_a_rectangle_windows_keep_to_its_cells_and_a_margin(size, stride, pads, margin):
+    def slide(_, x):
+        return conv(x, jnp.ones((size, 1, 1, 1)), (stride, 1), (pads, (0, 0)))
+
+    seen = rows_of(size, stride, pads)
+    side = LENGTH / len(seen)  # of a cell, in rows of the image
+    for low in range(LENGTH - 3):
+        box = Box(Span(low, low + 4), Span(2, 5))
+        covered = {i for i in range(len(seen)) if i * side < low + 4 and (i + 1) * side > low}
+        near = {i + offset for i in covered for offset in range(-margin, margin + 1)}
+        outputs = [i for i, rows in enumerate(seen) if {*rows} & {*range(low, low + 4)}]
+        kept = [i for i in outputs if i in near]
+        jaxpr = trace(slide, (), shape=(LENGTH, LENGTH, 1)).jaxpr
+        change = next(each for each in plan(jaxpr, box, margin).changes if each and each.reading)
+        assert change.output.rows == (kept[0], kept[-1] + 1)
+        inside = {row for i in kept for row in seen[i]} & {*range(LENGTH)}
+        top = change.hull.rows.low
+        assert change.reading.part.rows == (min(inside) - top, max(inside) + 1 - top)
+
+
+def test_sums_and_what_has_no_windows_grow_as_without_a_margin():
+    def function(_, x):
+        return jax.nn.relu(x + conv(x, jnp.ones((5, 5, 1, 1)), (1, 1), ((2, 2), (2, 2))))
+
+    box = Box(Span(4, 6), Span(2, 5))
+    jaxpr = trace(function, (), shape=(LENGTH, LENGTH, 1)).jaxpr
+    assert plan(jaxpr, box, 1).output == Box(Span(3, 7), Span(1, 6))
+    assert plan(jaxpr, box, LENGTH) == plan(jaxpr, box)
+    assert plan(jaxpr, box, 0).output == box

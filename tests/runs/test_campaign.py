@@ -14,7 +14,7 @@ import pytest
 from packing import id_of
 from PIL import Image
 
-from gcpatch.attacks import slots
+from gcpatch.attacks import engine, slots
 from gcpatch.attacks.blending import coverage
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
@@ -287,6 +287,25 @@ def test_a_stopped_run_is_taken_up_where_it_was(tiny, files, tmp_path, monkeypat
     assert steps - sum(taken) >= most  # nothing was done twice
     with np.load(tmp_path / "parts/histories.npz") as histories:
         assert {len(curve) for curve in histories.values()} == {5}
+
+
+@pytest.mark.parametrize("most", [1, 7])
+def test_a_stopped_run_in_the_near_field_is_taken_up_bit_for_bit(
+    tiny, files, tmp_path, monkeypatch, most
+):
+    def choose(*arguments, **options):
+        return engine.choose_reach(*arguments, **options)._replace(every=2)
+
+    monkeypatch.setattr(slots, "choose_reach", choose)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999, reach=0))
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    attack(tiny, files, tmp_path / "parts", watch=Impatient(most), **how)[0].release()
+    assert (tmp_path / "parts/snapshots").is_dir()
+    journal, _ = attack(tiny, files, tmp_path / "parts", resume=True, **how)
+    journal.close()
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+    reaches = [record["reach"] for record in journal.records() if not record["error"]]
+    assert reaches == 3 * [{"mode": "near", "margin": 0, "every": 2, "refreshes": 3}]
 
 
 def test_a_snapshot_that_cannot_be_read_leaves_the_one_before(tiny, files, tmp_path, monkeypatch):

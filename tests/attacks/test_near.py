@@ -1,0 +1,270 @@
+"""Steps in the near field: what they may not do, and what a refresh and an exact look make good."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gcpatch.attacks import engine, slots
+from gcpatch.attacks.engine import EVERY, MARGIN, SHARE, choose_reach, forward_of, reach_of, work_of
+from gcpatch.attacks.regions import Frame, Patch
+from gcpatch.attacks.settings import Attack, AttackError
+from gcpatch.attacks.slots import InProgress, Reached, attack, stream
+from gcpatch.attacks.step import evaluate, init_state, judge, make_problem, near_step, seen_of
+from gcpatch.attacks.universal import universal
+
+SIDE, SIZE, CORNER, EVERY_TEST = 32, 10, (7, 13), 4
+FLAT, SMALL = 6, 2
+
+
+def images_of(count, side=SIDE, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).uniform(size=(count, side, side, 3)).astype(dtype)
+
+
+def problems_of(network, targets, how, dtype=np.float32):
+    place = Patch(SIZE, position=CORNER).place(SIDE, SIDE)
+    return [
+        make_problem(network, image, target, how, placement=place, key=jax.random.key(0))
+        for image, target in zip(images_of(len(targets), dtype=dtype), targets, strict=True)
+    ]
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Refreshes come after a few steps, whatever they cost."""
+
+    def choose(*arguments, **options):
+        return choose_reach(*arguments, **options)._replace(every=EVERY_TEST)
+
+    monkeypatch.setattr(slots, "choose_reach", choose)
+
+
+def near(**options):
+    usual = {"objective": "hide", "reach": 0, "optimizer": "momentum", "learning_rate": 30.0}
+    return Attack(**usual | options)
+
+
+# ---- what a step may not do
+
+
+def in_the_flat(flat, target, **options):
+    """A problem of the linear network, whose activations are the image, and its first state."""
+    how = Attack(objective="classify", confidence=0.0, reach=1, **options)
+    place = Patch(SMALL, position=(2, 2)).place(FLAT, FLAT)
+    (image,) = images_of(1, FLAT)
+    one = make_problem(flat, image, target, how, placement=place, key=jax.random.key(0))
+    return how, one, init_state(flat, one, place.shape, how)
+
+
+def best_and_worst(flat):
+    how, one, state = in_the_flat(flat, 0)
+    image = engine.paste(one.image, seen_of(flat, state, one, how)[0], one.corner)
+    logits = flat(image)
+    return image, int(logits.argmax()), int(logits.argmin())
+
+
+def test_a_tile_that_only_looks_done_waits_and_is_moved_on_once_it_was_judged(flat):
+    image, _, worst = best_and_worst(flat)
+    how, one, state = in_the_flat(flat, worst)
+    wrong = flat.weights[..., worst] * 100  # activations in which the target is sure
+    waiting, _ = near_step(flat, state, one, how, lambda tile: wrong + 0 * tile.sum())
+    assert waiting.near.waiting and not waiting.done and waiting.step == 0
+    np.testing.assert_array_equal(waiting.noise, state.noise)
+    assert jnp.isinf(waiting.best_shortfall)
+    judged, losses = judge(flat, waiting, one, how, image)
+    exact = evaluate(flat, seen_of(flat, state, one, how)[0], one, how)[1]
+    np.testing.assert_allclose((losses, judged.best_losses), (exact[0],) * 2, rtol=1e-6)
+    np.testing.assert_allclose(judged.best_shortfall, exact[1], rtol=1e-6)
+    assert not judged.done and not judged.near.waiting and judged.near.refreshes == 1
+    assert judged.step == 0
+    moved, _ = near_step(flat, judged, one, how, lambda tile: wrong + tile.sum())
+    assert moved.step == 1 and not moved.done and not moved.near.waiting
+    assert np.abs(moved.noise - state.noise).max() > 0
+    assert moved.best_shortfall == judged.best_shortfall
+
+
+def test_a_tile_that_is_done_ends_the_attack_when_it_is_judged(flat):
+    image, best, _ = best_and_worst(flat)
+    how, one, state = in_the_flat(flat, best)
+    waiting, _ = near_step(flat, state, one, how, lambda tile: image + 0 * tile.sum())
+    assert not waiting.done and waiting.best_shortfall > 0
+    judged, _ = judge(flat, waiting, one, how, image)
+    assert judged.done and judged.step == 1 and judged.best_shortfall == 0
+
+
+def test_the_goal_must_be_judged_as_met_in_a_row(flat):
+    image, best, _ = best_and_worst(flat)
+    how, one, state = in_the_flat(flat, best, patience=2, learning_rate=1e-4)
+    judged, _ = judge(flat, state, one, how, image)
+    assert not judged.done and judged.streak == 1
+    moved, _ = near_step(flat, judged, one, how, lambda tile: image + 0 * tile.sum())
+    assert (moved.step, moved.streak) == (1, 1)
+    waiting, _ = near_step(flat, moved, one, how, lambda tile: image + 0 * tile.sum())
+    judged, _ = judge(flat, waiting, one, how, image)
+    assert judged.done and judged.step == 2
+    missed = 0 * image + flat.weights[..., (best + 1) % 3] * 100
+    lost, _ = near_step(flat, moved, one, how, lambda tile: missed + 0 * tile.sum())
+    assert lost.streak == 0
+
+
+# ---- through the slots
+
+
+def test_what_is_done_and_what_is_best_is_judged_by_the_whole_image(tiny, often):
+    how = near(steps=11, objective="classify", confidence=0.6, optimizer="adam", learning_rate=0.3)
+    problems = problems_of(tiny, [0, 1, 2], how)
+    outcomes = dict(stream(tiny, problems, (SIZE, SIZE), how, 2, corner=CORNER))
+    for place, one in enumerate(problems):
+        outcome = outcomes[place]
+        assert outcome.reach[:3] == ("near", 0, EVERY_TEST)
+        assert outcome.reach.refreshes >= -(-outcome.steps // EVERY_TEST)
+        assert len(outcome.history.total) == outcome.steps <= 11
+        _, (losses, lacking) = evaluate(tiny, jnp.asarray(outcome.tile), one, how)
+        np.testing.assert_allclose(outcome.losses, losses, rtol=1e-4)
+        assert outcome.converged == (lacking == 0)
+        if outcome.converged:
+            np.testing.assert_allclose([part[-1] for part in outcome.history], losses, rtol=1e-4)
+    assert len({outcome.converged for outcome in outcomes.values()}) == 2
+
+
+def test_after_a_refresh_the_near_field_is_exact_and_before_it_is_not(tiny, often):
+    how, seen = near(steps=8), []
+    (one,) = problems_of(tiny, [1], how)
+
+    def on_chunk(slots):
+        for _, (problem, state, _) in slots.underway().items():
+            kept = jax.tree.map(lambda leaf: leaf[0], slots.problems)
+            tile, _ = seen_of(tiny, state, problem, how)
+            values = [
+                forward_of(tiny, each, None, slots.reach.placed.program)(jnp.asarray(some))
+                for each, some in ((kept, tile), (problem, tile), (kept, 1 - tile))
+            ]
+            other = forward_of(tiny, problem, None, None)(jnp.asarray(1 - tile))
+            np.testing.assert_allclose(values[0], values[1], rtol=1e-5, atol=1e-5)
+            seen.append(np.abs(values[2] - other).max())
+
+    list(stream(tiny, [one], (SIZE, SIZE), how, 1, corner=CORNER, on_chunk=on_chunk))
+    assert len(seen) == 1 and seen[0] > 1e-2
+
+
+def test_neither_batch_nor_order_matters(tiny64, often):
+    how = near(steps=9, confidence=0.3)
+    problems = problems_of(tiny64, [0, 1, 2, 1], how, np.float64)
+
+    def run(order, batch):
+        found = stream(
+            tiny64, [problems[i] for i in order], (SIZE, SIZE), how, batch, corner=CORNER
+        )
+        return {order[place]: outcome for place, outcome in found}
+
+    together, reversed_ = run([0, 1, 2, 3], 2), run([3, 2, 1, 0], 2)
+    (alone,) = run([2], 2).values()
+    for found, wanted in [*((reversed_[i], together[i]) for i in range(4)), (alone, together[2])]:
+        assert found.reach == wanted.reach and found.steps == wanted.steps
+        np.testing.assert_allclose(found.tile, wanted.tile, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(found.history, wanted.history, rtol=1e-6)
+
+
+def test_what_is_taken_up_beside_what_is_new_goes_on_bit_for_bit(tiny, often):
+    how = near(steps=10, objective="classify", confidence=0.0, learning_rate=1e-3)
+    problems = problems_of(tiny, [0, 0, 0], how)
+    shown = [
+        engine.paste(
+            one.image,
+            seen_of(tiny, init_state(tiny, one, (SIZE, SIZE), how), one, how)[0],
+            one.corner,
+        )
+        for one in problems
+    ]
+    logits = [tiny(image) for image in shown]
+    targets = [each.argmin() for each in logits]
+    targets[1] = logits[1].argmax()  # the second is done at once, and the third takes its slot
+    problems = [
+        one._replace(target=target.astype(jnp.int32))
+        for one, target in zip(problems, targets, strict=True)
+    ]
+    kept = []
+    first = dict(
+        stream(
+            tiny,
+            problems,
+            (SIZE, SIZE),
+            how,
+            2,
+            corner=CORNER,
+            on_chunk=lambda slots: kept.append(slots.underway()),
+        )
+    )
+    assert first[1].steps == 1 and list(kept[0]) == [0]
+    assert isinstance(kept[0][0], InProgress)
+    again = dict(stream(tiny, [kept[0][0], problems[2]], (SIZE, SIZE), how, 2, corner=CORNER))
+    for found, wanted in [(again[0], first[0]), (again[1], first[2])]:
+        assert found.reach == wanted.reach and found.steps == wanted.steps == 10
+        np.testing.assert_array_equal(found.tile, wanted.tile)
+        np.testing.assert_array_equal(found.history, wanted.history)
+
+
+def test_steps_in_one_program_are_steps_one_by_one(tiny64, often):
+    how = near(steps=9)
+    (one,) = problems_of(tiny64, [1], how, np.float64)
+    state = init_state(tiny64, one, (SIZE, SIZE), how)
+    reach = choose_reach(tiny64, one.image, corner=CORNER, size=SIZE, attack=how).placed
+    one = engine.remember(tiny64, one, reach, seen_of(tiny64, state, one, how)[0])
+    states, problems = jax.tree.map(lambda leaf: leaf[None], (state, one))
+    singly, history = engine.advance(
+        tiny64, jax.tree.map(jnp.copy, states), problems, how, 3, reach.program
+    )
+    at_once, other = engine.steps(tiny64, states, problems, how, 3, reach.program)
+    np.testing.assert_allclose(singly.noise, at_once.noise, rtol=1e-9)
+    np.testing.assert_allclose(history, other, rtol=1e-9)
+    assert singly.step == at_once.step == 3 and jnp.isinf(at_once.best_shortfall[0])
+
+
+# ---- what is asked for
+
+
+def test_near_is_chosen_by_the_cost_and_exact_where_nothing_is_cut(tiny, flat):
+    images = jax.ShapeDtypeStruct((SIDE, SIDE, 3), "float32")
+    options = {"corner": CORNER, "size": SIZE}
+    found = choose_reach(tiny, images, **options, attack=Attack(reach="near"))
+    assert found.margin == MARGIN and found.every in EVERY
+    narrow, exact = (
+        choose_reach(tiny, images, **options, attack=Attack(reach=reach)) for reach in (0, "exact")
+    )
+    assert narrow.every >= found.every and exact.every is exact.margin is None
+    assert exact.placed.program.exact and not narrow.placed.program.exact
+    traced = engine._traced_as(tiny, images, None)
+    less, more = (work_of(traced, each.placed, SIZE) for each in (narrow, exact))
+    full = engine.count(engine._traced(*traced).jaxpr)
+    assert less < more < full
+    cheap = [every for every in EVERY if full <= SHARE * every * 2 * less]
+    assert narrow.every == (cheap[0] if cheap else EVERY[-1])
+    small = jax.ShapeDtypeStruct((FLAT, FLAT, 3), "float32")
+    nothing = choose_reach(flat, small, corner=(2, 2), size=SMALL, attack=Attack(reach=1))
+    assert nothing.every is None and nothing.placed.program.exact
+    assert reach_of(flat, small, corner=(2, 2), size=SMALL) == nothing.placed
+
+
+def test_where_nothing_is_cut_the_attack_is_exact_and_says_so(flat):
+    images = images_of(2, FLAT)
+    patch = Patch(SMALL, position=(2, 2))
+    near_, exact = (
+        attack(flat, images, [0, 1], patch, Attack(steps=4, reach=reach)) for reach in (3, "exact")
+    )
+    for one, other in zip(near_, exact, strict=True):
+        assert one.reach == other.reach == Reached()
+        np.testing.assert_array_equal(one.tile, other.tile)
+
+
+@pytest.mark.parametrize("reach", ["far", -1, 1.5, None])
+def test_a_reach_that_cannot_be(reach):
+    with pytest.raises(AttackError, match=r"the reach is .*; it must be exact, near, or a whole"):
+        Attack(reach=reach)
+
+
+def test_only_a_square_patch_has_a_near_field(flat):
+    how = Attack(reach="near", steps=1)
+    with pytest.raises(AttackError, match="the reach is 'near', but only a square patch"):
+        attack(flat, images_of(1, FLAT), [0], Frame(width=1), how)
+    with pytest.raises(AttackError, match="a universal patch is evaluated in whole images"):
+        universal([flat], images_of(1, FLAT), [0], Patch(SMALL), how)
