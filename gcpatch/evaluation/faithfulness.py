@@ -24,14 +24,15 @@ STEPS = 28  # of deletion and insertion: one for each 1,792 pixels of 224 x 224
 SHARES = tuple(tenth / 10 for tenth in range(1, 10))  # of the pixels, which ROAD removes
 NOISE = 0.01  # ROAD's, in pixels
 BLUR = 5.0  # sigma of insertion's first image, in pixels
-TOLERANCE = 1e-4  # of ROAD's linear system, far below its noise
+TOLERANCE, ITERATIONS = 1e-4, 60  # of ROAD's linear system at each size: an error below its noise
+COARSEST = 16  # pixels a side, where it is solved at once
 
 Image = Float[Array, "h w 3"]
 Heat = Float[ArrayLike, "h2 w2"]
 
 
 class Faithfulness(NamedTuple):
-    """How faithful maps are, a number an image.
+    """How faithful maps are, a number an image, or one map is.
 
     Attributes:
         deletion: of `deletion`; the lower the better.
@@ -39,9 +40,9 @@ class Faithfulness(NamedTuple):
         road: of `road`; the higher the better, 0 for a random map.
     """
 
-    deletion: Float[np.ndarray, " n"]
-    insertion: Float[np.ndarray, " n"]
-    road: Float[np.ndarray, " n"]
+    deletion: Float[ArrayLike, "*n"]
+    insertion: Float[ArrayLike, "*n"]
+    road: Float[ArrayLike, "*n"]
 
 
 def faithfulness(
@@ -71,7 +72,7 @@ def faithfulness(
             f"there are {len(pixels)} images; give as many maps [n, h, w], not {np.shape(maps)}"
         )
     found = [
-        _all(network, image, label, jnp.asarray(heat))
+        _all(network, image, jnp.asarray(label), jnp.asarray(heat))
         for image, label, heat in zip(pixels, known, maps, strict=True)
     ]
     return Faithfulness(*(np.asarray(column) for column in zip(*found, strict=True)))
@@ -210,16 +211,35 @@ def imputed(
         noise: its standard deviation.
     """
     hole = removed[..., None].astype(image.dtype)
+    drawn = 0 if key is None else noise * jax.random.normal(key, image.shape, image.dtype)
+    return jnp.where(hole > 0, _solved(image, hole) + drawn, image)
+
+
+def _solved(image: Image, hole: Float[Array, "h w 1"]) -> Image:
+    """The image with its hole filled, which begins from the same at half the size."""
+    height, width, _ = image.shape
+    kept = (1 - hole) * image
+    if height % 2 or width % 2 or min(height, width) <= COARSEST:
+        start = jnp.broadcast_to(kept.sum((0, 1)) / jnp.maximum((1 - hole).sum(), 1), image.shape)
+    else:
+        share, sums = _halved(1 - hole), _halved(kept)
+        coarse = _solved(sums / jnp.maximum(share, 0.25), (share == 0).astype(image.dtype))
+        start = jax.image.resize(coarse, image.shape, "linear")
     total = _neighbours(jnp.ones_like(hole))
 
-    def apply(values):  # nothing outside of the hole, where the system is the identity
-        return hole * (total * values - _neighbours(hole * values)) + (1 - hole) * values
+    def apply(values):  # 0 outside of the hole
+        return hole * (total * values - _neighbours(values))
 
-    known = hole * _neighbours((1 - hole) * image)
-    start = hole * (image * (1 - hole)).sum((0, 1)) / jnp.maximum((1 - hole).sum(), 1)
-    values, _ = cg(apply, known, x0=start, tol=TOLERANCE, maxiter=2000)
-    drawn = 0 if key is None else noise * jax.random.normal(key, image.shape, image.dtype)
-    return jnp.where(hole > 0, values + drawn, image)
+    filled, _ = cg(
+        apply, hole * _neighbours(kept), x0=hole * start, tol=TOLERANCE, maxiter=ITERATIONS
+    )
+    return kept + hole * filled
+
+
+def _halved(values: Float[Array, "h w c"]) -> Float[Array, "h2 w2 c"]:
+    """The means of 2 x 2 pixels."""
+    height, width, channels = values.shape
+    return values.reshape(height // 2, 2, width // 2, 2, channels).mean((1, 3))
 
 
 def _neighbours(values: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
@@ -237,7 +257,7 @@ def _neighbours(values: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
 
 def _area(network, first, last, label, heat, steps) -> Float[Array, ""]:
     """The area under the probability from the image `first` to `last`, in parts by heat."""
-    order = ranks(heat, first.shape[:2])
+    order = ranks(heat, (first.shape[0], first.shape[1]))
     counts = np.rint(np.linspace(0, order.size, steps + 1))[:, None, None, None]
     images = jnp.where(order[..., None] < counts, last, first)
     odds = _probability(network, images, label)

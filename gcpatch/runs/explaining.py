@@ -105,7 +105,7 @@ class _Ready:
     def __init__(self, picture: Picture, label: int | None):
         self.picture, self.label = picture, label
         self.found: Explained | None = None  # of this one image
-        self.measured: dict[str, dict[str, float]] = {}
+        self.measured: dict[str, dict[str, float | bool]] = {}
 
 
 class _Explaining:

@@ -1,5 +1,6 @@
 """One image and its maps in a row."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,6 @@ def panel(image: Pixels, overlays: dict[str, Pixels], record: dict[str, Any]) ->
     return canvas
 
 
-def measures(found: dict[str, float]) -> str:
+def measures(found: Mapping[str, float | bool]) -> str:
     """How faithful a map is, in one line; nothing where it was not measured."""
     return ", ".join(f"{key} {found[key]:.3f}" for key in MEASURES if key in found)
