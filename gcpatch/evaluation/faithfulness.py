@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse.linalg import cg
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gcpatch.explainers import checks
 from gcpatch.explainers.checks import Label
@@ -197,7 +197,11 @@ def blurred(image: Image) -> Image:
 
 
 def imputed(
-    image: Image, removed: Array, key: Array | None = None, *, noise: float = NOISE
+    image: Float[ArrayLike, "h w 3"],
+    removed: Bool[ArrayLike, "h w"],
+    key: Array | None = None,
+    *,
+    noise: float = NOISE,
 ) -> Image:
     """The image with its removed pixels as ROAD imputes them, by noisy linear imputation.
 
@@ -210,7 +214,8 @@ def imputed(
         key: of the noise; there is none if None.
         noise: its standard deviation.
     """
-    hole = removed[..., None].astype(image.dtype)
+    image = checks.image(image)
+    hole = jnp.asarray(removed)[..., None].astype(image.dtype)
     drawn = 0 if key is None else noise * jax.random.normal(key, image.shape, image.dtype)
     return jnp.where(hole > 0, _solved(image, hole) + drawn, image)
 

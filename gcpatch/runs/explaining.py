@@ -183,7 +183,12 @@ class _Explaining:
         if isinstance(what, Exception):
             record |= blamed(item, what)
         else:
-            record |= self.journal.store(item.id, lambda folder: self._draw(folder, what))
+            try:
+                record |= self.journal.store(item.id, lambda folder: self._draw(folder, what))
+            except (OSError, images.ImageError) as error:
+                raise OSError(f"{self.journal.folder}: cannot be written ({error})") from None
+            except Exception as error:  # whatever is wrong with this one image
+                record |= blamed(item, error)
         if item.target or item.label:
             record["asked"] = {"target": item.target or None, "label": item.label or None}
         self.journal.append(record)
