@@ -266,5 +266,5 @@ def test_only_a_square_patch_has_a_near_field(flat):
     how = Attack(reach="near", steps=1)
     with pytest.raises(AttackError, match="the reach is 'near', but only a square patch"):
         attack(flat, images_of(1, FLAT), [0], Frame(width=1), how)
-    with pytest.raises(AttackError, match="a universal patch is evaluated in whole images"):
+    with pytest.raises(AttackError, match="the steps of a patch for many images are exact"):
         universal([flat], images_of(1, FLAT), [0], Patch(SMALL), how)
