@@ -9,7 +9,7 @@ from gcpatch.interpreters.work import multiply_adds
 from gcpatch.networks import Network
 
 
-def trunk_work(network: Network, size: int) -> tuple[int, int]:
+def trunk_work(network: Network, size: int, margin: int | None = None) -> tuple[int, int]:
     """Multiply-adds of the trunk for one image: in full, and of what a corner patch reaches."""
 
     def trunk(network, image):
@@ -19,6 +19,6 @@ def trunk_work(network: Network, size: int) -> tuple[int, int]:
     image = jax.ShapeDtypeStruct((side, side, 3), "float32")
     tile = jax.ShapeDtypeStruct((size, size, 3), "float32")
     corner = Patch(size).corner(side, side)
-    reach, places = engine.reach_of(network, image, corner=corner, size=size)
+    reach, places = engine.reach_of(network, image, corner=corner, size=size, margin=margin)
     memory = jax.eval_shape(reach.precompute, network, image, places).memory
     return multiply_adds(trunk, network, image), multiply_adds(reach.run, network, memory, tile)

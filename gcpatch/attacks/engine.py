@@ -24,10 +24,10 @@ from gcpatch.attacks.step import (
     seen_of,
     step,
 )
+from gcpatch.interpreters import work
 from gcpatch.interpreters.hoisting import Hoisted, hoist
 from gcpatch.interpreters.incremental import Incremental, Memory, Placed, incremental
 from gcpatch.interpreters.jaxpr import trace
-from gcpatch.interpreters.work import count, multiply_adds
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
@@ -245,7 +245,7 @@ def _near(traced, corner: tuple[int, int], size: int, margin: int) -> Reach:
     placed = _reach(traced, corner, size, margin)
     if placed.program.exact:
         return Reach(placed)
-    refresh, forward = count(_traced(*traced).jaxpr), work_of(traced, placed, size)
+    refresh, forward = work.count(_traced(*traced).jaxpr), work_of(traced, placed, size)
     cheap = (every for every in EVERY if refresh <= SHARE * every * 2 * forward)
     return Reach(placed, margin, next(cheap, EVERY[-1]))
 
@@ -256,7 +256,7 @@ def work_of(traced: tuple, placed: Placed, size: int) -> int:
     network = jax.tree.unflatten(structure, shapes)
     image, tile = (jax.ShapeDtypeStruct(each, dtype) for each in (shape, (size, size, 3)))
     memory = jax.eval_shape(placed.program.precompute, network, image, placed.places).memory
-    return multiply_adds(placed.program.run, network, memory, tile)
+    return work.multiply_adds(placed.program.run, network, memory, tile)
 
 
 def remember(

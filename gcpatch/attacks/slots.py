@@ -215,32 +215,15 @@ class Slots:
                     self._enter(slot, *item, precision)
             if not self.taken:
                 return
-            before = np.asarray(self.states.step)
-            every = self.reach and self.reach.every
+            before = start = np.asarray(self.states.step)
             with jax.default_matmul_precision(precision):
-                if self.stale:
-                    self._look(self.stale)
-                self.states, losses = advance(
-                    self.weights,
-                    self.states,
-                    self.problems,
-                    self.attack,
-                    min(every or CHUNK, self.attack.steps),
-                    self.reach and self.reach.placed.program,
-                    self.mesh,
-                    until_done=not every,  # the near field's refreshes keep all slots in step
-                )
-                parts = [(np.asarray(self.states.step), jax.tree.map(np.asarray, losses))]
-                if every:
-                    self.states, looked = self._look(set(range(self.count)))
-                    looked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], looked)
-                    parts.append((np.asarray(self.states.step), looked))
-            done, start = np.asarray(self.states.done), before
+                parts = self._advance()
             for after, losses in parts:
                 for slot in self.taken:
                     self.histories[slot].append(_rows(losses, slot, int(after[slot] - start[slot])))
                 start = after
             on_steps(int((start - before).sum()))
+            done = np.asarray(self.states.done)
             for slot in [slot for slot in self.taken if done[slot]]:
                 yield self._leave(slot)
             on_chunk(self)
@@ -252,6 +235,31 @@ class Slots:
             place: InProgress(problem, _row(states, slot), _joined(self.histories[slot]))
             for slot, (place, problem) in self.taken.items()
         }
+
+    def _advance(self) -> list[tuple[np.ndarray, Losses]]:
+        """A chunk of steps, and in the near field an exact look behind them.
+
+        Of each the slots' steps by then, and losses with an axis of steps.
+        """
+        every, parts = self.reach and self.reach.every, []
+        if self.stale:
+            self._look(self.stale)
+        self.states, losses = advance(
+            self.weights,
+            self.states,
+            self.problems,
+            self.attack,
+            min(every or CHUNK, self.attack.steps),
+            self.reach and self.reach.placed.program,
+            self.mesh,
+            until_done=not every,  # the near field's looks keep all slots in step
+        )
+        parts.append((np.asarray(self.states.step), jax.tree.map(np.asarray, losses)))
+        if every:
+            self.states, losses = self._look(set(range(self.count)))
+            looked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], losses)
+            parts.append((np.asarray(self.states.step), looked))
+        return parts
 
     def _look(self, slots: set[int]) -> tuple[State, Losses]:
         """The states and losses after an exact look at all tiles, which renews the slots' memory.

@@ -139,7 +139,7 @@ def universal(
         )
     if attack.reach != "exact":
         raise AttackError(
-            f"the reach is {attack.reach!r}, but a universal patch is evaluated in whole images; "
+            f"the reach is {attack.reach!r}, but the steps of a patch for many images are exact; "
             "leave it out"
         )
     if len({network.categories for network in networks}) != 1:
@@ -212,7 +212,7 @@ def _reach(
     reach = reach_of(
         network, images[0], corner=place.corner, size=place.shape[0], layer=attack.layer
     )
-    kept = jax.eval_shape(reach.program.precompute, network, images[0], reach.places)
+    kept = jax.eval_shape(reach.program.precompute, network, images[0], reach.places).memory
     numbers = sum(leaf.size for leaf in jax.tree.leaves(kept))
     return reach if 4 * numbers * len(images) <= MOST_KEPT else None
 

@@ -205,7 +205,7 @@ def own_library(
             see(network, few),
             targets,
             region,
-            replace(attack, steps=STEPS),
+            replace(attack, steps=STEPS, reach="exact"),
             most=IMAGES,
             batch=IMAGES,
             seed=options.seed,

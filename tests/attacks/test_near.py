@@ -12,6 +12,7 @@ from gcpatch.attacks.settings import Attack, AttackError
 from gcpatch.attacks.slots import InProgress, Reached, attack, stream
 from gcpatch.attacks.step import evaluate, init_state, judge, make_problem, near_step, seen_of
 from gcpatch.attacks.universal import universal
+from gcpatch.interpreters import work
 
 SIDE, SIZE, CORNER, EVERY_TEST = 32, 10, (7, 13), 4
 FLAT, SMALL = 6, 2
@@ -235,7 +236,7 @@ def test_near_is_chosen_by_the_cost_and_exact_where_nothing_is_cut(tiny, flat):
     assert exact.placed.program.exact and not narrow.placed.program.exact
     traced = engine._traced_as(tiny, images, None)
     less, more = (work_of(traced, each.placed, SIZE) for each in (narrow, exact))
-    full = engine.count(engine._traced(*traced).jaxpr)
+    full = work.count(engine._traced(*traced).jaxpr)
     assert less < more < full
     cheap = [every for every in EVERY if full <= SHARE * every * 2 * less]
     assert narrow.every == (cheap[0] if cheap else EVERY[-1])
@@ -266,5 +267,5 @@ def test_only_a_square_patch_has_a_near_field(flat):
     how = Attack(reach="near", steps=1)
     with pytest.raises(AttackError, match="the reach is 'near', but only a square patch"):
         attack(flat, images_of(1, FLAT), [0], Frame(width=1), how)
-    with pytest.raises(AttackError, match="a universal patch is evaluated in whole images"):
+    with pytest.raises(AttackError, match="the steps of a patch for many images are exact"):
         universal([flat], images_of(1, FLAT), [0], Patch(SMALL), how)

@@ -32,6 +32,8 @@ def test_a_reach_is_a_name_or_a_number_of_cells():
     assert reaches == ["exact", "near", 3, "exact"]
     with pytest.raises(UserError, match="the reach is 'far'; it must be exact, near, or a whole"):
         region_and_attack(parser.parse_args(["--reach", "far"]))
+    with pytest.raises(UserError, match="--reach 3 is for a square patch; leave it out"):
+        region_and_attack(parser.parse_args(["--reach", "3", "--frame", "9"]))
 
 
 def test_an_objective_from_a_module(tmp_path, monkeypatch):

@@ -57,7 +57,10 @@ def region_and_attack(options: argparse.Namespace, **defaults: Any) -> tuple[Any
         asked = {"learning_rate": None} | asked
     if "objective" in asked:
         asked["objective"] = objective(asked["objective"])
-    return _region(options, patch), dataclasses.replace(attack, **asked)
+    region, attack = _region(options, patch), dataclasses.replace(attack, **asked)
+    if attack.reach != "exact" and not isinstance(region, Patch):
+        raise UserError(f"--reach {attack.reach} is for a square patch; leave it out")
+    return region, attack
 
 
 def _region(options: argparse.Namespace, patch: Any) -> Any:
