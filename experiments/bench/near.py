@@ -89,7 +89,8 @@ def cosines(
     found: dict[int, list[list[float]]] = {margin: [[] for _ in AGES] for margin in MARGINS}
     for problem in problems_of(network, cases, patch, attack):
         exact, state = reach(), init_state(network, problem, (patch.size,) * 2, attack)
-        known, tiles = engine.remember(network, problem, exact), []
+        known = engine.remember(network, problem, exact)
+        tiles: list[Any] = []
         while len(tiles) < AGES[-1] + looks * AGES[-1] // 2:
             tiles.append(seen_of(network, state, problem, attack)[0])
             state = move(network, state, known, exact.program)
