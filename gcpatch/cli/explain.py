@@ -5,7 +5,7 @@ from typing import Any
 
 from gcpatch.cli import printing
 from gcpatch.cli.inputs import add_images_and_model, find_images, load_network
-from gcpatch.cli.options import add_json, add_named, add_verb, writing_to
+from gcpatch.cli.options import add_json, add_named, add_verb, check_range, writing_to
 from gcpatch.errors import UserError
 from gcpatch.settings import choose
 
@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     choose("colormap", options.colormap)
     choose("method", options.method)
     choose("resize mode", options.resize_mode)
+    check_range("limit", options.limit, 1)
     network = load_network(options.model, options.weights)
     items, notes = find_images(options, network, options.out)
     label = None if options.label == "top" else labels.find(options.label, network.categories)
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         printing.warn(note, options.verb)
     rows: list[dict[str, Any]] = []
     told = False
-    for item in printing.track(items):
+    for item in printing.track(items[: options.limit]):
         row: dict[str, Any] = {"id": item.id, "source": item.source, "error": None}
         rows.append(row)
         try:
