@@ -85,7 +85,7 @@ ARCHIVES = [
         file("x.tar.gz", lambda: gzip.compress(bytes(10**8), 1)),
         ATTACK.format("x.tar.gz"),
         2,
-        "is compressed",
+        "names no image",
     ),
     Row(
         "tar: is a gzip that unpacks to 100 MB",

@@ -6,7 +6,7 @@ from typing import Any
 from gcpatch.cli import printing
 from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.inputs import add_images_and_model, find_images, load_network
-from gcpatch.cli.options import add_json, add_named, add_verb, command
+from gcpatch.cli.options import add_json, add_named, add_verb, check_range, command
 from gcpatch.errors import UserError
 from gcpatch.settings import choose
 
@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
     choose("colormap", options.colormap)
     choose("resize mode", options.resize_mode)
+    check_range("limit", options.limit, 1)
     methods = _methods(options)
     batch = _batch(options.batch, jax.default_backend())
     part = part_of(options)
@@ -81,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     if options.label not in (None, explaining.TOP):
         labels.find(options.label, network.categories)
     items, notes = find_images(options, network, part.folder)
-    items = items[part.index - 1 :: part.count]
+    items = items[: options.limit][part.index - 1 :: part.count]
     settings = {
         "methods": list(methods),
         "label": options.label,

@@ -24,7 +24,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGES",
-        help="image files, folders, globs, manifests (.csv, .jsonl) or archives (.tar)",
+        help="image files, folders, globs, brace lists ({00..09}), manifests (.csv, .jsonl) or archives (.tar, .tar.gz)",
     )
     add_named(
         parser,
@@ -48,8 +48,11 @@ def add_model(parser: argparse.ArgumentParser, more: str = "", **how: Any) -> No
 
 
 def add_images_and_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the images, the network, and the folder to write to."""
+    """Adds the images and how many of them, the network, and the folder to write to."""
     add_images(parser)
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="take only the first N images, before any --shard"
+    )
     add_model(parser, required=True)
     add_out(parser)
 

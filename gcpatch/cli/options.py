@@ -12,8 +12,10 @@ from gcpatch.errors import UserError
 from gcpatch.settings import default_of, names_of, settings_of
 
 
-def check_range(flag: str, value: int, least: int, most: int | None = None) -> None:
-    """Raises UserError where a number is out of its range."""
+def check_range(flag: str, value: int | None, least: int, most: int | None = None) -> None:
+    """Raises UserError where a number that is given is out of its range."""
+    if value is None:
+        return
     if value < least or (most is not None and value > most):
         known = f"at least {least}" if most is None else f"{least} to {most}"
         raise UserError(f"--{flag} is {value}; it must be {known}")

@@ -1,4 +1,4 @@
-"""Images in plain `.tar` archives, which are read in place: nothing is unpacked.
+"""Images in `.tar` archives, which are read in place; only gzip's are unpacked before.
 
 `tarfile` before CPython 3.11.10, 3.12.6 and 3.13.0 searches a header's text in time that grows
 with the square of a row of digits (CVE-2024-6232), so headers are checked before it sees them.
@@ -12,11 +12,12 @@ import sys
 import tarfile
 from typing import Any
 
-from gcpatch.data import images
+from gcpatch.data import gzipped, images
 from gcpatch.data.images import SUFFIXES, ImageError
 from gcpatch.data.listing import Entry, Hint, LeftOut, native
 
-COMPRESSED = re.compile(r"\.(tar\.(gz|bz2|xz|zst|lz4|z)|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+COMPRESSED = re.compile(r"\.(tar\.(bz2|xz|zst|lz4|z)|tbz2?|txz|tzst)$", re.IGNORECASE)
+GZIPPED = re.compile(r"\.(tar\.gz|tgz)$", re.IGNORECASE)
 HIDDEN = re.compile(r"(^|/)\.[^./]")  # also the companions that macOS packs: ._picture.jpg
 SIDECARS = (".json", ".cls")  # the latter counts where an image has both
 HEADER = 2**20  # bytes that a long name, or a list of attributes, may have
@@ -28,7 +29,7 @@ LONG = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 
 
 def members(source: str, folder: str, left: LeftOut) -> dict[str, Entry]:
-    """The images of an archive by their members' names, sorted.
+    """The images of an archive, `.tar`, `.tar.gz` or `.tgz`, by their members' names, sorted.
 
     Members that are no files or have no suffix of an image are told to `left`, those with hidden
     names passed over; of members of one name the last counts. A true class is that of a sidecar
@@ -46,7 +47,8 @@ def members(source: str, folder: str, left: LeftOut) -> dict[str, Entry]:
     found: dict[str, tuple[int, int]] = {}
     hints: dict[str, str] = {}
     where = os.path.join(folder, os.path.basename(source))
-    with images.opened(source) as file:
+    path = gzipped.unpacked(source) if GZIPPED.search(source) else source
+    with images.opened(path) as file:
         try:
             with tarfile.open(
                 fileobj=file,
@@ -77,7 +79,7 @@ def members(source: str, folder: str, left: LeftOut) -> dict[str, Entry]:
                 f"{source!r} is no whole tar archive ({error}); fetch or pack it again."
             ) from None
     return {
-        name: Entry(f"{where}/{name}", f"{source}:{name}", source, *place, hint=hint)
+        name: Entry(f"{where}/{name}", f"{source}:{name}", path, *place, hint=hint)
         for name, place in sorted(found.items(), key=lambda member: member[0].split("/"))
         for hint in [_hint(source, hints, name)]
     }

@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 SHOWN = 8  # kinds of files in a note
@@ -38,6 +38,7 @@ class Entry(NamedTuple):
         label: its true class, if its manifest says.
         listed: the manifest and line that name it, or nothing.
         hint: its true class by folder or sidecar, if it has one.
+        read: gives its bytes, where they are no part of the file; raises `ImageError`.
     """
 
     identity: str
@@ -49,6 +50,7 @@ class Entry(NamedTuple):
     label: str | None = None
     listed: str = ""
     hint: Hint | None = None
+    read: Callable[[], bytes] | None = None
 
 
 def real_folder(folder: str) -> str:

@@ -13,7 +13,7 @@ from gcpatch.data import images
 from gcpatch.data.images import ImageError
 from gcpatch.data.listing import Entry, native
 
-ARCHIVE = re.compile(r"\.tar(?=[/:].)", re.IGNORECASE | re.DOTALL)
+ARCHIVE = re.compile(r"\.(tar|tar\.gz|tgz)(?=[/:].)", re.IGNORECASE | re.DOTALL)
 
 
 def entries(
@@ -23,7 +23,7 @@ def entries(
 
     Args:
         source: the manifest. `path` is relative to its folder, and `ARCHIVE.tar/MEMBER` or
-            `ARCHIVE.tar:MEMBER` where that archive is there.
+            `ARCHIVE.tar:MEMBER` (or `.tar.gz`, `.tgz`) where that archive is there.
         real: the absolute path of a folder without links.
         members: the images of an archive by name.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from gcpatch.data import archives, images, lists, scenes
+from gcpatch.data import archives, braces, images, lists, scenes, tables
 from gcpatch.data.folders import find_files
 from gcpatch.data.images import ImageError
 from gcpatch.data.listing import Entry, Hint, LeftOut, image_id, real_folder
@@ -89,6 +89,7 @@ class _Reader:
     path: str
     start: int
     length: int | None
+    read: Callable[[], bytes] | None = None
 
     def __call__(self) -> Picture:
         data = self._data()
@@ -102,6 +103,8 @@ class _Reader:
         return hashlib.sha256(self._data()).hexdigest()
 
     def _data(self) -> bytes:
+        if self.read is not None:
+            return self.read()
         place = () if self.length is None else (self.start, self.length)
         data = images.read_bytes(self.path, *place)
         if self.length is not None and len(data) < self.length:
@@ -123,10 +126,14 @@ def find(
     A source is what `folders.find_files` takes, or by its suffix
 
     - a manifest: `.csv` with a header, or `.jsonl` with an object in each line. `path` is relative
-      to the manifest's folder, and may go on into a `.tar` archive; `target` and `label` are a
+      to the manifest's folder, and may go on into an archive; `target` and `label` are a
       class by name, number or WordNet ID (`target` also a rule), and may be missing or empty;
       other columns are passed over.
-    - `.tar`, whose members are read in place, as `archives.members` says.
+    - `.tar`, whose members are read in place, or `.tar.gz` and `.tgz`, as `archives.members` says.
+    - `.parquet` and `.arrow`, or a folder of such files without image files, as
+      `datasets.save_to_disk` writes: `tables.entries`.
+
+    Each may have brace lists (`braces.expand`).
 
     First come manifests in their own order and archives sorted by name, one source after the
     other, then all else sorted. An image that is named twice has its first place; only where
@@ -154,11 +161,18 @@ def find(
         ".csv": lambda source: list(lists.entries(source, real, members)),
         ".jsonl": lambda source: list(lists.entries(source, real, members)),
         ".tar": lambda source: list(members(source).values()),
+        ".parquet": lambda source: list(tables.entries(source, source, real)),
+        ".arrow": lambda source: list(tables.entries(source, source, real)),
     }
     plain: list[str] = []
     found: dict[str, Entry] = {}
-    for source in map(str, sources):
-        lister = listers.get(os.path.splitext(source)[1].lower())
+    for source in (name for text in sources for name in braces.expand(str(text))):
+        lister = listers.get(_suffix(source))
+        if os.path.isdir(source) and (found_tables := tables.files(source)):
+            for table in found_tables:
+                for entry in tables.entries(table, source, real):
+                    _add(found, entry)
+            continue
         if archives.COMPRESSED.search(source):
             raise ImageError(f"{source!r} is compressed; decompress it to a plain .tar first.")
         if lister is None:
@@ -191,6 +205,7 @@ def find(
                 entry.path,
                 entry.start,
                 entry.length,
+                entry.read,
             ),
             entry.target,
             entry.label,
@@ -200,6 +215,11 @@ def find(
         for identity, entry in found.items()
     ]
     return Found(items, list(left.notes()))
+
+
+def _suffix(source: str) -> str:
+    """What decides how a source is listed."""
+    return ".tar" if archives.GZIPPED.search(source) else os.path.splitext(source)[1].lower()
 
 
 def _add(found: dict[str, Entry], entry: Entry) -> None:

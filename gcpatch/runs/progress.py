@@ -22,7 +22,27 @@ SCALARS = ("images_per_second", "image_steps_per_second", "memory_bytes", "faile
 
 
 class Progress:
-    """What a campaign tells those who watch it, and nobody does."""
+    """The protocol of those who watch a campaign: it calls these methods, from one thread.
+
+    Each does nothing here; a class of your own has those it wants, and `campaign.run(...,
+    watch=...)` takes it. A signal's number in `stopped` ends the run after the steps in hand.
+
+    For Weights & Biases:
+
+        class Wandb(Progress):
+            def __init__(self, project):
+                self.run = wandb.init(project=project)
+
+            def record(self, record):
+                if record["error"] is None:
+                    self.run.log({name: record[name] for name in ("fooled_class", "steps")})
+
+    For MLflow, where `self.done` counts the images:
+
+            def record(self, record):
+                self.done += 1
+                mlflow.log_metric("fooled_class", float(bool(record["fooled_class"])), self.done)
+    """
 
     stopped: int | None = None  # the signal that asked for an end
 

@@ -116,6 +116,37 @@ def test_shards_part_the_images(photos, tmp_path, capsys, refuse):
     assert "'here' is not HOST:PORT,N,I" in line
 
 
+def test_the_limit_is_taken_before_shards_and_lifted_by_resume(
+    photos, tmp_path, monkeypatch, capsys, refuse
+):
+    (photos / "val").mkdir()
+    for name in "abcde":
+        images.write_png(photos / "val" / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
+    given = []
+    monkeypatch.setattr(campaign, "run", lambda *run, **options: given.append(run[2]) or iter(()))
+    command = ["attack", str(photos / "val"), *MINI, "--out", str(tmp_path / "run")]
+    assert cli.main([*command, "--limit", "3", "--shard", "2/2"]) == 0
+    assert cli.main([*command, "--limit", "4", "--shard", "2/2", "--resume"]) == 0
+    assert cli.main([*command, "--limit", "9", "--shard", "2/2", "--resume"]) == 0
+    names = [[item.source[-5] for item in items] for items in given]
+    assert names == [["b"], ["b", "d"], ["b", "d"]]
+    capsys.readouterr()
+    for limit in ("0", "-1"):
+        line = refuse(*command, "--limit", limit)
+        assert f"--limit is {limit}; it must be at least 1" in line
+
+
+def test_labels_do_not_depend_on_the_limit(photos, tmp_path, monkeypatch, capsys):
+    for folder in ("1", "holidays"):
+        (photos / "val" / folder).mkdir(parents=True)
+        images.write_png(photos / "val" / folder / "1.png", np.zeros((4, 4, 3), np.uint8))
+    given = []
+    monkeypatch.setattr(campaign, "run", lambda *run, **options: given.extend(run[2]) or iter(()))
+    options = ["--limit", "1", "--out", str(tmp_path / "run")]
+    assert cli.main(["attack", str(photos / "val"), *MINI, *options]) == 0
+    assert [item.label for item in given] == [None]
+
+
 def test_an_image_that_is_the_target_already_is_no_failure(photos, tmp_path, capsys):
     source = photos / "photo0.png"
     image = images.read_image(source, 224).astype(np.float32) / 255

@@ -31,6 +31,9 @@ def test_explain_draws_every_image(photos, tmp_path, capsys, refuse):
     assert np.load(home / rows[2]["id"] / "grad-cam" / "heat.npy").shape == (7, 7)
     assert json.loads((out / "run.json").read_text())["settings"]["methods"] == ["grad-cam"]
     assert rows[1]["label"]["name"]
+    assert cli.main(["explain", str(photos), *MINI, "--out", str(out), "--limit", "2"]) == 1
+    assert "photo0" in (printed := capsys.readouterr().out) and "photo1" not in printed
+    assert "--limit is 0" in refuse("explain", photos, *MINI, "--out", out, "--limit", "0")
     line = refuse("explain", photos, *MINI, "--out", out, "--method", "lime")
     assert "there is no method 'lime'; choose one of grad-cam, hirescam, grad-cam++" in line
 

@@ -9,7 +9,7 @@ from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.attack.settings import add_settings, region_and_attack
 from gcpatch.cli.attack.starts import AUTO, load_library, own_library, take_library
 from gcpatch.cli.inputs import add_images_and_model, find_images, load_network
-from gcpatch.cli.options import add_fields, add_json, add_verb, command, given
+from gcpatch.cli.options import add_fields, add_json, add_verb, check_range, command, given
 from gcpatch.errors import UserError
 from gcpatch.runs.options import Options
 from gcpatch.settings import choose
@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from gcpatch.runs.journal import Journal
 
     choose("resize mode", options.resize_mode)
+    check_range("limit", options.limit, 1)
     start = take_library(options)
     region, attack = region_and_attack(options)
     how = Options(**given(options, Options))
@@ -70,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     found = find_images(options, network, part.folder)
     labels.check(how.target, network.categories)
     whole, notes = hints.labelled(found.items, network.categories)
+    whole = whole[: options.limit]  # labelled as without a limit, so that --resume may lift it
     items = whole[part.index - 1 :: part.count]
     library = None
     if start not in (None, AUTO):
