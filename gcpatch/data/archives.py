@@ -12,9 +12,10 @@ import sys
 import tarfile
 from typing import Any
 
-from gcpatch.data import gzipped, images
+from gcpatch.data import images
 from gcpatch.data.images import SUFFIXES, ImageError
 from gcpatch.data.listing import Entry, Hint, LeftOut, native
+from gcpatch.data.packed import gzipped
 
 COMPRESSED = re.compile(r"\.(tar\.(bz2|xz|zst|lz4|z)|tbz2?|txz|tzst)$", re.IGNORECASE)
 GZIPPED = re.compile(r"\.(tar\.gz|tgz)$", re.IGNORECASE)

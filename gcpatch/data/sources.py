@@ -14,10 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from gcpatch.data import archives, braces, images, lists, scenes, tables
+from gcpatch.data import archives, braces, images, lists, scenes
 from gcpatch.data.folders import find_files
 from gcpatch.data.images import ImageError
 from gcpatch.data.listing import Entry, Hint, LeftOut, image_id, real_folder
+from gcpatch.data.packed import tables
 
 
 class Picture(NamedTuple):

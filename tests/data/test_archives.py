@@ -14,9 +14,10 @@ import pytest
 from packing import find, notes, pack, refusal, write
 
 from experiments.hostile.files import block, link
-from gcpatch.data import archives, gzipped, images
+from gcpatch.data import archives, images
 from gcpatch.data import sources as sources_of
 from gcpatch.data.images import ImageError
+from gcpatch.data.packed import gzipped
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_gzip_files_that_nobody_would_pack(data, monkeypatch):
 
 def test_unpacked_archives_go_with_the_program(data):
     write("x.tgz", zipped({"a.png": b"a"}))
-    code = "from gcpatch.data.gzipped import unpacked; print(unpacked('x.tgz'))"
+    code = "from gcpatch.data.packed.gzipped import unpacked; print(unpacked('x.tgz'))"
     path = subprocess.run(
         [sys.executable, "-c", code], text=True, capture_output=True, check=True
     ).stdout.strip()

@@ -1,4 +1,4 @@
-"""gcpatch.data.tables: images in the rows of Parquet files and of `datasets` folders."""
+"""gcpatch.data.packed.tables: images in the rows of Parquet files and of `datasets` folders."""
 
 import json
 import sys

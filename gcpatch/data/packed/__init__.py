@@ -1,0 +1,1 @@
+"""Images inside of files that hold many: gzip archives, and tables."""
