@@ -71,7 +71,7 @@ def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _means(measured: dict[str, list[float]]) -> dict[str, list[float]]:
+def _means(measured: dict[str, list[Any]]) -> dict[str, list[float]]:
     return {key: list(bootstrap(np.asarray(values, float))) for key, values in measured.items()}
 
 
