@@ -53,7 +53,7 @@ def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     and its 95 % interval (the bootstrap's), `[mean, low, high]`.
     """
     whole, networks = _Sums(), defaultdict[str, _Sums](_Sums)
-    maps: dict[str, dict[str, list[float]]] = {}
+    maps: dict[str, dict[str, list[Any]]] = {}
     for record in records:
         for method, measured in (record.get("maps") or {}).items():
             values = maps.setdefault(method, {})
@@ -71,8 +71,10 @@ def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _means(measured: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {key: list(bootstrap(np.asarray(values, float))) for key, values in measured.items()}
+def _means(measured: dict[str, list[Any]]) -> dict[str, list[float]]:
+    """Of each measure the mean and the ends of its interval."""
+    found = {key: bootstrap(np.asarray(values, float)) for key, values in measured.items()}
+    return {key: [float(value) for value in estimate] for key, estimate in found.items()}
 
 
 class _Sums:

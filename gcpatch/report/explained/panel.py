@@ -41,6 +41,6 @@ def panel(image: Pixels, overlays: dict[str, Pixels], record: dict[str, Any]) ->
     return canvas
 
 
-def measures(found: dict[str, float]) -> str:
+def measures(found: dict[str, Any]) -> str:
     """How faithful a map is, in one line; nothing where it was not measured."""
     return ", ".join(f"{key} {found[key]:.3f}" for key in MEASURES if key in found)
