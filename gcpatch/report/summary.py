@@ -53,7 +53,7 @@ def summarize(records: Iterable[dict[str, Any]]) -> dict[str, Any]:
     and its 95 % interval (the bootstrap's), `[mean, low, high]`.
     """
     whole, networks = _Sums(), defaultdict[str, _Sums](_Sums)
-    maps: dict[str, dict[str, list[float]]] = {}
+    maps: dict[str, dict[str, list[Any]]] = {}
     for record in records:
         for method, measured in (record.get("maps") or {}).items():
             values = maps.setdefault(method, {})

@@ -107,7 +107,7 @@ def test_many_images_are_one_after_the_other(four):
             getattr(found, name)[1], measure(network, images[1], 2, maps[1]), atol=1e-5
         )
     with pytest.raises(UserError, match=r"there are 2 images; give as many maps \[n, h, w\]"):
-        faithfulness(network, images, [0, 0], HEAT)
+        faithfulness(network, images, [0, 0], maps[:1])
 
 
 def test_no_map_is_better_than_the_truth(four):
