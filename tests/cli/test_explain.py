@@ -31,7 +31,8 @@ def test_explain_draws_every_image(photos, tmp_path, capsys, refuse):
     assert np.load(home / rows[2]["id"] / "grad-cam" / "heat.npy").shape == (7, 7)
     assert json.loads((out / "run.json").read_text())["settings"]["methods"] == ["grad-cam"]
     assert rows[1]["label"]["name"]
-    assert cli.main(["explain", str(photos), *MINI, "--out", str(out), "--limit", "2"]) == 1
+    few = ["--out", str(tmp_path / "few"), "--limit", "2"]
+    assert cli.main(["explain", str(photos), *MINI, *few]) == 1
     assert "photo0" in (printed := capsys.readouterr().out) and "photo1" not in printed
     assert "--limit is 0" in refuse("explain", photos, *MINI, "--out", out, "--limit", "0")
     line = refuse("explain", photos, *MINI, "--out", out, "--method", "lime")
@@ -86,7 +87,7 @@ def test_files_of_several_frames_are_said_once(tmp_path, capsys):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     assert cli.main(["explain", str(tmp_path), *MINI, "--out", str(tmp_path / "out")]) == 0
     (line,) = [s for s in capsys.readouterr().err.splitlines() if "several frames" in s]
-    assert line.startswith(f"gcpatch explain: {str(tmp_path / 'a.gif')!r} has several frames")
+    assert f"{str(tmp_path / 'a.gif')!r} has several frames" in line
 
 
 @pytest.fixture

@@ -185,4 +185,4 @@ def test_explain_takes_the_same_sources(data, capsys):
     assert [plain(row["id"]) for row in rows] == ["t", "b", "gone"]
     assert rows[2]["error"].startswith("photos/list.csv, line 3: ")
     for row in rows[:2]:
-        assert os.path.exists(f"maps/{row['id']}/heatmap.png")
+        assert os.path.exists(f"maps/images/{row['id']}/grad-cam/overlay.png")
