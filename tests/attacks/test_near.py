@@ -82,7 +82,6 @@ def test_a_tile_that_only_looks_done_waits_and_is_moved_on_once_it_was_judged(fl
     assert judged.step == 0
     moved, _ = near_step(flat, judged, one, how, lambda tile: wrong + tile.sum())
     assert moved.step == 1 and not moved.done and not moved.near.waiting
-    assert np.abs(moved.noise - state.noise).max() > 0
     assert moved.best_shortfall == judged.best_shortfall
 
 
@@ -227,11 +226,11 @@ def test_steps_in_one_program_are_steps_one_by_one(tiny64, often):
 
 
 def test_near_is_chosen_by_the_cost_and_exact_where_nothing_is_cut(tiny, flat, monkeypatch):
-    monkeypatch.setattr(engine, "MARGIN", 1)
+    monkeypatch.setattr(engine, "MARGIN", 0)
     images = jax.ShapeDtypeStruct((SIDE, SIDE, 3), "float32")
     options = {"corner": CORNER, "size": SIZE}
     found = choose_reach(tiny, images, **options, attack=Attack(reach="near"))
-    assert found.margin == 1 and found.every in EVERY
+    assert found.margin == 0 and found.every in EVERY
     narrow, exact = (
         choose_reach(tiny, images, **options, attack=Attack(reach=reach)) for reach in (0, "exact")
     )

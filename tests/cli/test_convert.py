@@ -154,7 +154,7 @@ def test_a_network_is_found_by_alias_folder_and_weights(tuned, tmp_path, photos,
     assert explained(capsys, photos, tmp_path / "d", *given) == one
     other = explained(capsys, photos, tmp_path / "e", "--model", "mini_resnext", "--weights", tuned)
     assert other != one
-    maps = np.load(next((tmp_path / "a").glob("*/heat.npy")))
+    maps = np.load(next((tmp_path / "a").glob("images/*/*/heat.npy")))
     assert maps.shape == (2, 2)
 
 

@@ -177,7 +177,7 @@ def test_a_bad_source_is_one_line_and_exit_2(data, capsys):
 
 
 def test_explain_takes_the_same_sources(data, capsys):
-    write("photos/list.csv", "path,label\nb.png,owl\ngone.png,\n")
+    write("photos/list.csv", "path,label\nb.png,rings\ngone.png,\n")
     pack("x.tar", {"t.png": (data / "a.png").read_bytes()})
     command = ["explain", "x.tar", "photos/list.csv", *MINI, "--out", "maps", "--json"]
     assert cli.main(command) == 1
