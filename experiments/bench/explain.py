@@ -79,7 +79,7 @@ def in_torch(network: Any, layout: Any) -> tuple[Any, Any, Callable[[np.ndarray]
             module.inplace = False  # captum and pytorch-grad-cam read what it would overwrite
     mean, std = torch.tensor([network.mean, network.std])[:, :, None, None]
 
-    class Pixels(torch.nn.Module):
+    class Pixels(torch.nn.Module):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.model = model

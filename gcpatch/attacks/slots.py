@@ -87,7 +87,7 @@ class Result(NamedTuple):
 
     def _shown(self) -> Any:
         """The verdict and the pictures, which are above: attacks know nothing of reports."""
-        return resolve_name("gcpatch.runs.outcome:shown")(self)
+        return resolve_name("gcpatch.runs.outcome:shown")(self, self.asked)
 
 
 Finished = Result  # its name in 0.1.0

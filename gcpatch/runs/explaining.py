@@ -104,7 +104,7 @@ class _Ready:
 
     def __init__(self, picture: Picture, label: int | None):
         self.picture, self.label = picture, label
-        self.found: Explained | None = None  # of this one image
+        self.found: Any = None  # an `Explained` of this one image
         self.measured: dict[str, dict[str, float]] = {}
 
 
@@ -114,7 +114,7 @@ class _Explaining:
     def __init__(self, journal, network, methods, label, faithful, colormap, watch):
         self.journal, self.network, self.methods = journal, network, methods
         self.label, self.faithful, self.colormap, self.watch = label, faithful, colormap, watch
-        self.told, self.most = False, None
+        self.told, self.most = False, 0
 
     def read(self, item: Item) -> _Ready:
         """The picture and the class to explain, None for the top one."""

@@ -15,7 +15,7 @@ from gcpatch.attacks.blending import coverage, with_rings
 from gcpatch.attacks.objectives import Objective
 from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.settings import Attack
-from gcpatch.attacks.slots import Result
+from gcpatch.attacks.slots import Asked, Result
 from gcpatch.data import labels
 from gcpatch.data.sources import Item, Picture
 from gcpatch.evaluation import metrics
@@ -188,19 +188,18 @@ class Shown(NamedTuple):
         return cv2.imencode(".png", self.panel()[..., ::-1])[1].tobytes()
 
 
-def shown(result: Result) -> Shown:
-    """The verdict and the panel of a result that says what was asked; measured once.
+def shown(result: Result, asked: Asked) -> Shown:
+    """The verdict and the panel of a result, by what was asked; measured once.
 
     As in a run the verdict is that of the image in 8 bits.
     """
-    asked = result.asked
     if asked.answer is None:
-        asked.answer = _shown(result)
+        asked.answer = _shown(result, asked)
     return asked.answer
 
 
-def _shown(result: Result) -> Shown:
-    network, image, target, attack, place, _ = vars(result.asked).values()
+def _shown(result: Result, asked: Asked) -> Shown:
+    network, image, target, attack, place, _ = vars(asked).values()
     before, after = (np.rint(255 * np.asarray(x)).astype(np.uint8) for x in (image, result[0]))
     logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
     _, of_target = _look(network, image, jnp.asarray(target), attack)
