@@ -57,7 +57,7 @@ def batches(path: Path, batch: int, classes: int) -> Iterator[tuple[np.ndarray, 
     kept = np.load(path, mmap_mode="r")
     for start in range(0, len(kept), batch):
         part = kept[start : start + batch]
-        yield np.float32(part) / 255, (start + np.arange(len(part))) % classes
+        yield part.astype(np.float32) / 255, (start + np.arange(len(part))) % classes
 
 
 def of_gcpatch(network: Any, method: str, batch: int) -> Explain:
