@@ -49,7 +49,7 @@ def faithfulness(
     network: Network,
     images: Float[ArrayLike, "n h w 3"],
     labels: Int[ArrayLike, " n"] | list[int | str],
-    maps: Float[ArrayLike, "n h2 w2"],
+    maps: Float[ArrayLike, "m h2 w2"],
 ) -> Faithfulness:
     """The three measures of maps of many images, by one program, an image at a time.
 

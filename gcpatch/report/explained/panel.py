@@ -14,7 +14,9 @@ MARGIN, LINE = 12, 26
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
-def panel(image: Pixels, overlays: dict[str, Pixels], record: dict[str, Any]) -> Pixels:
+def panel(
+    image: Pixels, overlays: dict[str, Pixels], record: dict[str, Any]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
     """The image and, by method, its map over it, with what is said of each below.
 
     Args:
