@@ -114,7 +114,7 @@ class _Explaining:
     def __init__(self, journal, network, methods, label, faithful, colormap, watch):
         self.journal, self.network, self.methods = journal, network, methods
         self.label, self.faithful, self.colormap, self.watch = label, faithful, colormap, watch
-        self.told, self.most = False, None
+        self.told, self.most = False, 0
 
     def read(self, item: Item) -> _Ready:
         """The picture and the class to explain, None for the top one."""
