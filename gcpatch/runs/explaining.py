@@ -88,13 +88,17 @@ def run(
             before, writing = writing, deque()
             for item, what in explaining.explained(part, batch):
                 writing.append(pool.submit(explaining.write, item, what))
-            yield from _told(before, watch)
-        yield from _told(writing, watch)
+            yield from _recorded(journal, before, watch)
+        yield from _recorded(journal, writing, watch)
 
 
-def _told(writing: Iterable[Future[dict[str, Any]]], watch: Progress) -> Iterator[dict[str, Any]]:
+def _recorded(
+    journal: Journal, writing: Iterable[Future[dict[str, Any]]], watch: Progress
+) -> Iterator[dict[str, Any]]:
+    """Appends the records whose files are written, in their order."""
     for future in writing:
         record = future.result()
+        journal.append(record)
         watch.record(record)
         yield record
 
@@ -177,7 +181,7 @@ class _Explaining:
                 one.measured[method] |= values
 
     def write(self, item: Item, what: _Ready | Exception) -> dict[str, Any]:
-        """An image's files and then its record."""
+        """An image's files; returns its record."""
         record: dict[str, Any] = {"id": item.id, "source": item.source, "model": self.network.name}
         record |= {"label": None, "probability": None, "top": None, "maps": None, "error": None}
         if isinstance(what, Exception):
@@ -191,7 +195,6 @@ class _Explaining:
                 record |= blamed(item, error)
         if item.target or item.label:
             record["asked"] = {"target": item.target or None, "label": item.label or None}
-        self.journal.append(record)
         return record
 
     def _draw(self, folder: Path, what: _Ready) -> dict[str, Any]:
