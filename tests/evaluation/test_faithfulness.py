@@ -120,6 +120,7 @@ def test_no_map_is_better_than_the_truth(four):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")
 def test_pytorch_grad_cam_imputes_alike():
     pytest.importorskip("torch")
     from convert import torchvision  # noqa: F401, which mends torchvision's import
