@@ -78,15 +78,14 @@ def cells(steps: int) -> list[Cell]:
         for size, ratio in PAPER
         for objective in OBJECTIVES
     ]
-    (size, ratio), *_ = PAPER
     plain = [
-        Cell(
-            f"{objective}-{size}-{ratio}-plain",
-            Patch(size, ratio),
-            replace(PLAIN, objective=objective, steps=steps),
+        cell._replace(
+            name=f"{cell.name}-plain",
+            attack=replace(PLAIN, objective=cell.attack.objective, steps=steps),
         )
-        for objective in OBJECTIVES
+        for cell in own
     ]
+    (size, ratio), *_ = PAPER
     ring = Cell(f"hide-{size}-{ratio}-ring", Patch(size, ratio), Attack(ring=1, steps=steps))
     presets = [
         Cell(name, patch, replace(attack, steps=min(attack.steps, steps)))
