@@ -7,7 +7,7 @@
 The second line is the paper's experiment, where torchvision's weights are converted. Each cell
 (objective, size and ratio, or a preset) is a run in a folder of its own; run the same command again
 after any break, and it goes on. `OUT/table.md` has rates with Wilson's intervals, and medians, and
-differences to `classify` image by image, with the bootstrap's. Only photographs that the network
+differences to `classify` image by image, with Newcombe's. Only photographs that the network
 has right count, with random targets, after the PNG round trip. `-plain` is eq. 5 as it stands,
 0.05 its alpha; `-ring` clears a ring of cells around the patch as well. Defaults were chosen on
 every second image, from the first (`--half choosing`); what is told of them is from the others.
@@ -28,7 +28,7 @@ from gcpatch.cli.inputs import load_network
 from gcpatch.data import hints, scenes, sources
 from gcpatch.data.sources import Item
 from gcpatch.errors import UserError
-from gcpatch.evaluation.intervals import Estimate, bootstrap, rate
+from gcpatch.evaluation.intervals import Estimate, bootstrap, paired_difference, rate
 from gcpatch.networks import Network
 from gcpatch.report.records import read_records
 from gcpatch.runs import campaign
@@ -176,11 +176,9 @@ def row(cell: Cell, records: Records, baseline: Records) -> tuple[str, ...]:
 
     labelled = [r for r in records if not r["error"] and not r["skipped"] and r["label"]]
     robust = [r["clean"]["id"] == r["label"]["id"] == r["png"]["id"] for r in labelled]
-    both = [
-        float(found[i]["fooled_both"]) - float(others[i]["fooled_class"])
-        for i in found
-        if i in others and found[i]["fooled_both"] is not None
-    ]
+    known = [i for i in found if i in others and found[i]["fooled_both"] is not None]
+    both = np.array([found[i]["fooled_both"] for i in known], bool)
+    alone = np.array([others[i]["fooled_class"] for i in known], bool)
     return (
         cell.name,
         str(len(values)),
@@ -193,7 +191,7 @@ def row(cell: Cell, records: Records, baseline: Records) -> tuple[str, ...]:
         number("steps", form=".0f"),
         number("steps", _ninth, ".0f"),
         number("psnr", form=".1f"),
-        _text(bootstrap(np.asarray(both)), "+.0%") if both else "-",
+        _text(paired_difference(alone, both), "+.0%") if known else "-",
     )
 
 
