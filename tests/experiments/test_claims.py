@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from experiments import claims
-from gcpatch.attacks.step import Losses
 
 
 def record(fooled=True, energy=0.5, psnr=20.0, ce=0.1, first=1.0):
