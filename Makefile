@@ -37,7 +37,7 @@ test-explainers: .venv/tests
 
 test-experiments: .venv/tests
 	@echo "the experiments' commands with few steps: 10 minutes"
-	$(SLOW) tests/experiments/test_beyond.py tests/experiments/test_hostile.py tests/experiments/test_losses_tour.py tests/experiments/test_paper.py tests/experiments/test_real.py
+	$(SLOW) tests/experiments
 
 # ---- other processors, and deliberate mistakes
 
