@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.faults.planted import FAULTS, Fault
 
 ROOT = Path(__file__).parents[2]
-LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "results")
+LEFT_OUT = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")
 
 
 def plant(fault: Fault, tree: Path) -> str:

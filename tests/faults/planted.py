@@ -256,6 +256,39 @@ FAULTS = (
         "pass",
         "tests/attacks/test_near.py",
     ),
+    # ---- faithfulness
+    Fault(
+        "faithfulness",
+        "deletion takes the least heat first",
+        "gcpatch/evaluation/faithfulness.py",
+        "order = jnp.lexsort((drawn, -values))",
+        "order = jnp.lexsort((drawn, values))",
+        "tests/evaluation/test_faithfulness.py",
+    ),
+    Fault(
+        "faithfulness",
+        "ROAD compares an order with itself",
+        "gcpatch/evaluation/faithfulness.py",
+        "jnp.concatenate([order >= order.size - counts, order < counts])",
+        "jnp.concatenate([order < counts, order < counts])",
+        "tests/evaluation/test_faithfulness.py",
+    ),
+    Fault(
+        "faithfulness",
+        "imputation weighs all eight neighbours alike",
+        "gcpatch/evaluation/faithfulness.py",
+        "found = before + 2 * here + after",
+        "found = before + here + after",
+        "tests/evaluation/test_faithfulness.py",
+    ),
+    Fault(
+        "experiments",
+        "a claim's losses are compared with the last ones, not the first",
+        "experiments/claims.py",
+        'float(histories[f"{name}/{term}"][0])',
+        'float(histories[f"{name}/{term}"][-1])',
+        "tests/experiments/test_claims.py",
+    ),
     # ---- explainers
     Fault(
         "explainers",
