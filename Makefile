@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SLOW = $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
-.PHONY: demo test lint clean test-slow test-networks test-attacks test-explainers \
+.PHONY: demo test lint docs clean test-slow test-networks test-attacks test-explainers \
 	test-experiments test-machines test-faults
 
 demo: .venv/gcpatch
@@ -17,9 +17,17 @@ lint: .venv/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Every public name, from the docstrings; what pdoc cannot read or resolve is an error.
+DOCUMENTED := gcpatch $(addprefix gcpatch.,attacks data evaluation explainers interpreters losses \
+	networks report runs) convert
+
+docs: .venv/tests
+	$(BIN)/python -W error -m pdoc -d google -o build/docs $(DOCUMENTED)
+	@echo "open build/docs/gcpatch.html"
+
 # ---- what takes longer, by area; the times are those of two cores
 
-test-slow: test-networks test-attacks test-explainers test-experiments
+test-slow: test-networks test-attacks test-explainers test-experiments docs
 
 test-networks: .venv/tests
 	@echo "full-size networks and minis against PyTorch: about half an hour and 12 GB of memory"
