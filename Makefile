@@ -44,8 +44,8 @@ test-explainers: .venv/tests
 	$(SLOW) tests/explainers/test_third_parties.py tests/explainers/test_occlusion.py
 
 test-experiments: .venv/tests
-	@echo "the experiments' commands with few steps: 10 minutes"
-	$(SLOW) tests/experiments/test_beyond.py tests/experiments/test_hostile.py tests/experiments/test_losses_tour.py tests/experiments/test_paper.py tests/experiments/test_real.py
+	@echo "the experiments' commands with few steps, walks and notebooks: a quarter of an hour"
+	$(SLOW) tests/experiments
 
 # ---- other processors, and deliberate mistakes
 

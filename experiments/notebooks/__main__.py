@@ -37,7 +37,11 @@ def execute(path: Path) -> Any:
     notebook.metadata = {"kernelspec": notebook.metadata.kernelspec}  # and no versions
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [small(one) for one in cell.outputs if one.get("name") != "stderr"]
+            kept = [small(one) for one in cell.outputs if one.get("name") != "stderr"]
+            texts = [one for one in kept if one.output_type == "stream"]
+            for one in texts[1:]:  # a process writes piece by piece
+                texts[0].text += one.text
+            cell.outputs = texts[:1] + [one for one in kept if one.output_type != "stream"]
     return notebook
 
 
@@ -45,6 +49,7 @@ def small(output: Any) -> Any:
     """An output whose picture is no wider than `WIDTH` and has `COLOURS` at most."""
     png = output.get("data", {}).get("image/png")
     if png:
+        output["data"].pop("image/jpeg", None)
         picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
         picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
         file = io.BytesIO()
