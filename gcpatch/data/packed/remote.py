@@ -37,10 +37,7 @@ def entries(address: str, left: LeftOut) -> Iterator[Entry]:
         ) from None
     try:
         system, path = url_to_fs(address)
-        if MAGIC.search(path):
-            files = system.glob(path)
-        else:
-            files = system.find(path)  # of a file, itself
+        files = system.glob(path) if MAGIC.search(path) else system.find(path)  # a file's is itself
     except Exception as error:  # whatever a driver raises
         reason = _short(error)
         raise ImageError(f"{address!r} cannot be listed ({reason}); check the address.") from None
