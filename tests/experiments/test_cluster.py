@@ -58,6 +58,7 @@ def test_a_part_whose_time_is_up_is_queued_again(job, tmp_path):
 @pytest.mark.slow
 def test_its_parts_make_one_run(job, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    (tmp_path / "photos").mkdir()
     for i, picture in enumerate(pixels):
         write_png(tmp_path / "photos" / f"{i}.png", picture)
     how = ("--model", "mini_resnext", "--steps", "2")
