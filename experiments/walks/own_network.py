@@ -43,13 +43,13 @@ class Balls(nnx.Module):
 
 
 def draw(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Balls of three colours on a grey ground with noise, and the classes."""
+    """Balls of three colours, at the upper left of a grey ground, and their classes."""
     rng = np.random.default_rng(seed)
-    images = rng.uniform(0.3, 0.6, (count, SIZE, SIZE, 3)).astype(np.float32)
+    images = rng.uniform(0.4, 0.5, (count, SIZE, SIZE, 3)).astype(np.float32)
     labels = rng.integers(0, len(CLASSES), count)
     rows, columns = np.mgrid[:SIZE, :SIZE]
     for image, label in zip(images, labels, strict=True):
-        (row, column), radius = rng.uniform(20, 44, 2), rng.uniform(7, 12)
+        (row, column), radius = rng.uniform(16, 30, 2), rng.uniform(7, 10)
         ball = (rows - row) ** 2 + (columns - column) ** 2 < radius**2
         image[ball] *= 0.6
         image[ball, label] += 0.5
@@ -123,7 +123,7 @@ def main() -> None:
     # 1. The network, and one patch for all images that moves the heat to the lower half.
     model = train(options.steps)
     save(model, options.out / "weights.npz")
-    balls, region = adapted(model), gcpatch.Patch(size=16)
+    balls, region = adapted(model), gcpatch.Patch(size=24, position="bottom-right")
     attack = gcpatch.Attack(objective=below, steps=options.steps)
     made = gcpatch.universal([balls], images, [TARGET] * len(images), region, attack)
     made.patch.save(options.out / "patch.npz")
