@@ -8,10 +8,9 @@ Without `--checkpoint` a bundled mini gets a new last layer in PyTorch, for thre
 classes, and is saved as a training script would.
 """
 
-import argparse
 from pathlib import Path
 
-from experiments.walks.steps import draw_photographs, gcpatch
+from experiments.walks.steps import draw_photographs, gcpatch, options_of
 
 CLASSES = ("stripes", "dots", "rings")
 
@@ -49,15 +48,11 @@ def fine_tune(name: str, images: Path, checkpoint: Path, steps: int = 200) -> No
 
 def main() -> None:
     """The command line; see the top of this file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, "tuned")
     parser.add_argument("--network", default="mini_resnext", help="the architecture (mini_resnext)")
     parser.add_argument("--checkpoint", type=Path, help="PyTorch's file (one that is made here)")
     parser.add_argument("--classes", type=Path, help="its classes' names, one a line")
     parser.add_argument("--images", type=Path, help="photographs (drawn scenes)")
-    parser.add_argument("--count", type=int, default=24, help="how many scenes to draw (24)")
-    parser.add_argument("--out", type=Path, default=Path("runs/walks/tuned"), help="where to")
     options = parser.parse_args()
     out, checkpoint, classes = options.out, options.checkpoint, options.classes
     images = options.images or draw_photographs(out / "photographs", options.count, CLASSES)

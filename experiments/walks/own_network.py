@@ -6,7 +6,6 @@ Trains a small network of Flax in seconds, makes one patch for all images, saves
 process lay it over the same images and judge them: both come to the same verdicts.
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import optax
 from flax import nnx
 
 import gcpatch
+from experiments.walks.steps import options_of
 from gcpatch.data.images import write_png
 
 CLASSES, SIZE, TARGET = ("red", "green", "blue"), 64, "blue"
@@ -84,11 +84,6 @@ def adapted(model: Balls) -> gcpatch.Network:
     return gcpatch.adapt(model, categories=CLASSES, mean=half, std=half, size=SIZE, name="balls")
 
 
-def save(model: Balls, path: Path) -> None:
-    """Writes the parameters, in their order in the module."""
-    np.savez(path, *jax.tree.leaves(nnx.state(model)))
-
-
 def network() -> gcpatch.Network:
     """What `--model experiments.walks.own_network:network` means, in any process."""
     graph, empty = nnx.split(Balls())
@@ -105,14 +100,8 @@ def below(evidence: gcpatch.Evidence) -> jax.Array:
 
 def main() -> None:
     """The command line; see the top of this file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--steps", type=int, default=150, help="of training, and of the patch (150)"
-    )
-    parser.add_argument("--count", type=int, default=12, help="how many images (12)")
-    parser.add_argument("--out", type=Path, default=Path("runs/walks/own"), help="where to")
+    parser = options_of(__doc__, "own")
+    parser.add_argument("--steps", type=int, default=150, help="of training and patch (150)")
     options = parser.parse_args()
     files = [options.out / "photographs" / f"{i:04d}.png" for i in range(options.count)]
     files[0].parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +111,7 @@ def main() -> None:
 
     # 1. The network, and one patch for all images that moves the heat to the lower half.
     model = train(options.steps)
-    save(model, options.out / "weights.npz")
+    np.savez(options.out / "weights.npz", *jax.tree.leaves(nnx.state(model)))
     balls, region = adapted(model), gcpatch.Patch(size=24, position="bottom-right")
     attack = gcpatch.Attack(objective=below, steps=options.steps)
     made = gcpatch.universal([balls], images, [TARGET] * len(images), region, attack)

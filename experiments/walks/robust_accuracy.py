@@ -7,10 +7,9 @@
 WordNet ID. Without `--images` there are drawn scenes, and one of the bundled minis.
 """
 
-import argparse
 from pathlib import Path
 
-from experiments.walks.steps import draw_photographs, gcpatch
+from experiments.walks.steps import draw_photographs, gcpatch, options_of
 from gcpatch import read_run
 
 OBJECTIVES = ("classify", "hide")
@@ -18,14 +17,10 @@ OBJECTIVES = ("classify", "hide")
 
 def main() -> None:
     """The command line; see the top of this file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, "robust")
     parser.add_argument("--images", type=Path, help="a folder for each class (drawn scenes)")
     parser.add_argument("--network", default="mini_resnext", help="(mini_resnext)")
     parser.add_argument("--steps", type=int, default=60, help="the most of an attack (60)")
-    parser.add_argument("--count", type=int, default=12, help="how many scenes to draw (12)")
-    parser.add_argument("--out", type=Path, default=Path("runs/walks/robust"), help="where to")
     options = parser.parse_args()
     images = options.images or draw_photographs(options.out / "photographs", options.count)
 

@@ -1,5 +1,6 @@
-"""What the walks share: commands that show themselves, and drawn scenes as labelled photographs."""
+"""What the walks share: options, commands that show themselves, and scenes as photographs."""
 
+import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,16 @@ from gcpatch.data import scenes
 from gcpatch.data.images import write_png
 
 SEED = 31  # of the scenes
+
+
+def options_of(about: str | None, name: str) -> argparse.ArgumentParser:
+    """A parser with the options that every walk has."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=12, help="images to draw (12)")
+    parser.add_argument("--out", type=Path, default=Path("runs/walks", name), help="where to write")
+    return parser
 
 
 def gcpatch(*arguments: Any) -> None:
