@@ -56,11 +56,11 @@ def draw(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def train(steps: int) -> Balls:
+def train(steps: int = 60) -> Balls:
     """The network, trained on drawn balls."""
     images, labels = map(jnp.asarray, draw(1, 256))
     graph, weights = nnx.split(Balls())
-    adam = optax.adam(1e-2)
+    adam = optax.adam(3e-3)
 
     @jax.jit
     def step(weights, state, key):
@@ -101,7 +101,7 @@ def below(evidence: gcpatch.Evidence) -> jax.Array:
 def main() -> None:
     """The command line; see the top of this file."""
     parser = options_of(__doc__, "own")
-    parser.add_argument("--steps", type=int, default=150, help="of training and patch (150)")
+    parser.add_argument("--steps", type=int, default=100, help="of the patch (100)")
     options = parser.parse_args()
     files = [options.out / "photographs" / f"{i:04d}.png" for i in range(options.count)]
     files[0].parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def main() -> None:
     images = np.stack([gcpatch.read_image(file, SIZE) for file in files]).astype(np.float32) / 255
 
     # 1. The network, and one patch for all images that moves the heat to the lower half.
-    model = train(options.steps)
+    model = train()
     np.savez(options.out / "weights.npz", *jax.tree.leaves(nnx.state(model)))
     balls, region = adapted(model), gcpatch.Patch(size=24, position="bottom-right")
     attack = gcpatch.Attack(objective=below, steps=options.steps)
