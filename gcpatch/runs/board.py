@@ -1,10 +1,8 @@
 """What TensorBoard shows of a run: its pace, and of each image the losses, verdicts and panel."""
 
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from gcpatch.data.images import ImageError, read_png
 from gcpatch.errors import UserError
@@ -34,7 +32,7 @@ class Board:
             ) from None
         self.writer = SummaryWriter(str(folder))
         self.images, self.pictures, self.panels = done, pictures, 0
-        self.verdicts: dict[str, list[bool]] = defaultdict(list)
+        self.judged, self.fooled = Counter[str](), Counter[str]()
 
     def pace(self, values: dict[str, float]) -> None:
         """Scalars of the run as a whole."""
@@ -42,7 +40,7 @@ class Board:
             self.writer.add_scalar(name, value, self.images)
 
     def record(self, record: dict[str, Any]) -> None:
-        """An image is done: its losses and steps, the rates with it, and its panel."""
+        """An image is done: its losses, the rates since this process began, and its panel."""
         self.images += 1
         if record["error"] or record.get("skipped"):
             return
@@ -50,8 +48,10 @@ class Board:
             self.writer.add_scalar(f"loss/{name}", value, self.images)
         for name in VERDICTS:
             if record.get(name) is not None:
-                self.verdicts[name].append(record[name])
-                self.writer.add_scalar(f"rate/{name}", np.mean(self.verdicts[name]), self.images)
+                self.judged[name] += 1
+                self.fooled[name] += record[name]
+                rate = self.fooled[name] / self.judged[name]
+                self.writer.add_scalar(f"rate/{name}", rate, self.images)
         if self.pictures is not None and self.panels < MOST_PANELS:
             self._panel(record["id"], self.pictures / record["id"] / "panel.png")
 

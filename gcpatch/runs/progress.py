@@ -60,7 +60,7 @@ class Progress:
 
 
 class ConsoleProgress(Progress):
-    """Counts, and shows a bar on a terminal, JSON lines in a log, and all of it in TensorBoard.
+    """Counts, and shows a bar on a terminal, JSON lines in a log, and tells TensorBoard.
 
     Where standard error is no terminal, a line a minute and one at the end stand for the bar.
 
@@ -69,7 +69,7 @@ class ConsoleProgress(Progress):
         done: how many of them an earlier run has done.
         log: whether to write JSON lines to standard error, instead of a bar.
         doing: what is done to the images.
-        board: TensorBoard's.
+        board: what writes for TensorBoard, if anything does.
     """
 
     def __init__(
