@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SLOW = $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
-.PHONY: demo test lint clean test-slow test-networks test-attacks test-explainers \
+.PHONY: demo test lint docs clean test-slow test-networks test-attacks test-explainers \
 	test-experiments test-machines test-faults
 
 demo: .venv/gcpatch
@@ -17,9 +17,19 @@ lint: .venv/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Every public name, from the docstrings; what pdoc cannot read or resolve is an error, but for
+# optax's ArrayTree, which names itself.
+DOCUMENTED := gcpatch $(addprefix gcpatch.,attacks data evaluation explainers interpreters losses \
+	networks report runs) convert
+SELF := ignore:Error parsing type annotation typing.Union[jax
+
+docs: .venv/tests
+	$(BIN)/python -W error -W "$(SELF)" -m pdoc -d google -o build/docs $(DOCUMENTED)
+	@echo "open build/docs/gcpatch.html"
+
 # ---- what takes longer, by area; the times are those of two cores
 
-test-slow: test-networks test-attacks test-explainers test-experiments
+test-slow: test-networks test-attacks test-explainers test-experiments docs
 
 test-networks: .venv/tests
 	@echo "full-size networks and minis against PyTorch: about half an hour and 12 GB of memory"
@@ -36,7 +46,7 @@ test-explainers: .venv/tests
 	$(SLOW) tests/explainers/test_third_parties.py tests/explainers/test_occlusion.py
 
 test-experiments: .venv/tests
-	@echo "the experiments' commands with few steps: 10 minutes"
+	@echo "the experiments' commands with few steps, walks and notebooks: a quarter of an hour"
 	$(SLOW) tests/experiments
 
 # ---- other processors, and deliberate mistakes

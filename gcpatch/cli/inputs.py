@@ -24,7 +24,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "images",
         nargs="+",
         metavar="IMAGES",
-        help="image files, folders, globs, brace lists ({00..09}), manifests (.csv, .jsonl) or archives (.tar, .tar.gz)",
+        help="image files, folders, globs, brace lists ({00..09}), manifests (.csv, .jsonl), archives (.tar, .tar.gz) or addresses (s3://bucket/photos/)",
     )
     add_named(
         parser,

@@ -98,7 +98,8 @@ def as_ids(
     Raises:
         LabelError: one is no class; the message says which, and calls it `what`.
     """
-    named = ((f"{what} {place}", one) for place, one in enumerate(targets))
+    plain = np.asarray(targets) if hasattr(targets, "dtype") else targets  # JAX's too
+    named = ((f"{what} {place}", one) for place, one in enumerate(plain))
     return np.asarray([_id(name, one, categories) for name, one in named], np.int64)
 
 

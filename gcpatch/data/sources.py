@@ -18,7 +18,7 @@ from gcpatch.data import archives, braces, images, lists, scenes
 from gcpatch.data.folders import find_files
 from gcpatch.data.images import ImageError
 from gcpatch.data.listing import Entry, Hint, LeftOut, image_id, real_folder
-from gcpatch.data.packed import tables
+from gcpatch.data.packed import remote, tables
 
 
 class Picture(NamedTuple):
@@ -133,6 +133,7 @@ def find(
     - `.tar`, whose members are read in place, or `.tar.gz` and `.tgz`, as `archives.members` says.
     - `.parquet` and `.arrow`, or a folder of such files without image files, as
       `datasets.save_to_disk` writes: `tables.entries`.
+    - an address, `s3://bucket/photos/`, of images or folders of images: `remote.entries`.
 
     Each may have brace lists (`braces.expand`).
 
@@ -168,6 +169,10 @@ def find(
     plain: list[str] = []
     found: dict[str, Entry] = {}
     for source in (name for text in sources for name in braces.expand(str(text))):
+        if remote.ADDRESS.match(source):
+            for entry in remote.entries(source, left):
+                _add(found, entry)
+            continue
         lister = listers.get(_suffix(source))
         if os.path.isdir(source) and (found_tables := tables.files(source)):
             for table in found_tables:

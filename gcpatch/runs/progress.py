@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from gcpatch.errors import UserError
+from gcpatch.runs.board import Board
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SECONDS = 10.0  # between two looks of a log and of TensorBoard at the status
@@ -60,7 +60,7 @@ class Progress:
 
 
 class ConsoleProgress(Progress):
-    """Counts, and shows a bar on a terminal, JSON lines in a log, and scalars in TensorBoard.
+    """Counts, and shows a bar on a terminal, JSON lines in a log, and tells TensorBoard.
 
     Where standard error is no terminal, a line a minute and one at the end stand for the bar.
 
@@ -68,11 +68,8 @@ class ConsoleProgress(Progress):
         images: how many there are.
         done: how many of them an earlier run has done.
         log: whether to write JSON lines to standard error, instead of a bar.
-        tensorboard: a folder for TensorBoard's scalars.
         doing: what is done to the images.
-
-    Raises:
-        UserError: tensorboardX, which writes them, is missing.
+        board: what writes for TensorBoard, if anything does.
     """
 
     def __init__(
@@ -81,8 +78,8 @@ class ConsoleProgress(Progress):
         done: int = 0,
         *,
         log: bool = False,
-        tensorboard: Path | None = None,
         doing: str = "attacking",
+        board: Board | None = None,
     ):
         from tqdm import tqdm
 
@@ -101,7 +98,7 @@ class ConsoleProgress(Progress):
         self.calm = self.bar.disable and not log
         self.told = time.monotonic()
         self.images, self.left = images, images - done
-        self.scalars = _scalars(tensorboard) if tensorboard else None
+        self.board = board
 
     def __enter__(self) -> "ConsoleProgress":
         return self
@@ -112,8 +109,8 @@ class ConsoleProgress(Progress):
             self._tell()
         self._say("end", **self.status())
         self._draw()
-        if self.scalars:
-            self.scalars.close()
+        if self.board:
+            self.board.close()
 
     def record(self, record: dict[str, Any]) -> None:
         """Counts an image."""
@@ -125,6 +122,8 @@ class ConsoleProgress(Progress):
         self._say("record", id=record["id"], error=record["error"])
         if record["error"]:
             self.note(f"{record['id']}: {record['error']}")
+        if self.board:
+            self.board.record(record)
         self.bar.update()
 
     def again(self, count: int) -> None:
@@ -209,11 +208,9 @@ class ConsoleProgress(Progress):
             print(json.dumps(line), file=sys.stderr, flush=True)
 
     def _draw(self) -> None:
-        if self.scalars is None:
-            return
-        status = self.status() | {"fooled": self.fooled / max(1, self.finished)}
-        for name in SCALARS:
-            self.scalars.add_scalar(name, status[name], self.finished)
+        if self.board:
+            status = self.status() | {"fooled": self.fooled / max(1, self.finished)}
+            self.board.pace({name: status[name] for name in SCALARS})
 
 
 def memory() -> int:
@@ -225,13 +222,3 @@ def memory() -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _scalars(folder: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "--tensorboard needs tensorboardX: pip install 'gcpatch[tensorboard]'"
-        ) from None
-    return SummaryWriter(str(folder))

@@ -1,5 +1,6 @@
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -167,6 +168,7 @@ def test_transfer_takes_the_recorded_number_where_it_has_the_recorded_name(numbe
         (["tabby", "3", "tiger-cat"], [0, 3, 1]),
         ([0, 3, np.int32(2)], [0, 3, 2]),
         (np.array([1, 2]), [1, 2]),
+        (jnp.array([1, 2]), [1, 2]),
         (["tabby", 3, "2.0"], [0, 3, 2]),
         ((), []),
     ],

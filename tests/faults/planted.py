@@ -97,7 +97,7 @@ FAULTS = (
         "attack",
         "the cross-entropy's gate is always open",
         "gcpatch/attacks/step.py",
-        "jnp.where(wanted, entropy, 0)",
+        "jnp.where(gap > 0, entropy, 0) if attack.ce_gate else entropy",
         "entropy",
         "tests/attacks/test_step.py",
     ),
@@ -726,9 +726,9 @@ FAULTS = (
     Fault(
         "doors",
         "the ring is the patch's own cells",
-        "gcpatch/evaluation/metrics.py",
-        "windows.any((2, 3))",
-        "windows[:, :, 1, 1]",
+        "gcpatch/attacks/blending.py",
+        "side = 2 * rings + 1",
+        "side = 1",
         "tests/evaluation/test_metrics.py",
     ),
 )

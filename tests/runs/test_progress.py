@@ -8,7 +8,6 @@ import pytest
 
 from gcpatch import cli
 from gcpatch.data import images
-from gcpatch.errors import UserError
 from gcpatch.runs import progress
 from gcpatch.runs.progress import ConsoleProgress
 
@@ -76,21 +75,6 @@ def test_without_a_terminal_there_is_a_line_a_minute(capsys, monkeypatch):
     assert [line[:20] for line in capsys.readouterr().err.splitlines()] == [
         "attacking: 0/5 image"
     ] * 2
-
-
-def test_scalars_for_tensorboard(tmp_path, capsys):
-    with ConsoleProgress(2, log=True, tensorboard=tmp_path / "board") as watch:
-        watch.record(record("a", both=True))
-        watch.steps(10)
-    (file,) = (tmp_path / "board").iterdir()
-    for name in progress.SCALARS:
-        assert name.encode() in file.read_bytes()
-
-
-def test_without_tensorboardx(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(UserError, match=r"pip install 'gcpatch\[tensorboard\]'"):
-        ConsoleProgress(2, tensorboard=tmp_path)
 
 
 def test_signals(capsys):

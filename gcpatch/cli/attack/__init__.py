@@ -43,7 +43,10 @@ def add(verbs: Any) -> None:
         "--log-json", action="store_true", help="JSON lines on standard error instead of a bar"
     )
     parser.add_argument(
-        "--tensorboard", type=Path, metavar="DIR", help="write scalars for TensorBoard"
+        "--tensorboard",
+        type=Path,
+        metavar="DIR",
+        help="write losses, rates and panels for TensorBoard",
     )
     add_json(parser)
 
@@ -55,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     from gcpatch.data import hints, labels
     from gcpatch.explainers.cam import map_shape
     from gcpatch.runs import campaign, progress
+    from gcpatch.runs.board import Board
     from gcpatch.runs.journal import Journal
 
     choose("resize mode", options.resize_mode)
@@ -96,9 +100,8 @@ def run(options: argparse.Namespace) -> int:
         )
         journal.describe(library=None if library is None else library.digest)
     done, devices = sum(item.id in journal.done for item in items), jax.local_devices()
-    watch = progress.ConsoleProgress(
-        len(items), done, log=options.log_json, tensorboard=options.tensorboard
-    )
+    board = options.tensorboard and Board(options.tensorboard, done, part.folder / "images")
+    watch = progress.ConsoleProgress(len(items), done, log=options.log_json, board=board)
     shown: list[dict[str, Any]] = []
     with watch, watch.signals():
         for note in found.notes + notes:
