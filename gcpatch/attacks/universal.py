@@ -144,6 +144,10 @@ def universal(
         )
     if len({network.categories for network in networks}) != 1:
         raise AttackError("the networks of an ensemble must have the same categories")
+    if targets is None:
+        raise AttackError(
+            "a patch for many images needs their targets; untargeted is gcpatch.attack alone"
+        )
     images, targets = images_and_targets(networks[0], images, targets)
     place = patch.place(*images.shape[1:3])
     rests = views is None and through is None and corner_of(place) is not None

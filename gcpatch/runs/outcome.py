@@ -67,10 +67,10 @@ class Clean(NamedTuple):
     item: Item
     picture: Picture
     label: int
-    target: int
+    target: int | None  # None of an untargeted attack
     logits: np.ndarray
     heat: np.ndarray
-    heat_of_target: np.ndarray
+    heat_of_target: np.ndarray | None  # likewise
 
 
 class Skipped(Exception):  # noqa: N818
@@ -87,26 +87,32 @@ def seeds(seed: int, sha256: str) -> tuple[int, int]:
 
 
 def look_at(network: Network, item: Item, attack: Attack, *, rule: str, seed: int) -> Clean:
-    """Reads an image, asks the network, and chooses the target by the item's own rule or `rule`.
+    """Reads an image, asks the network, and chooses the target, if any, by the item's rule or `rule`.
 
     The maps are those that the attack is about: of its layer, by its explainer.
 
     Raises:
-        Skipped: the image is its target already.
-        UserError: it cannot be read, or its target or label is no class.
+        Skipped: the image is its target already, or is not taken for its label, where that is all.
+        UserError: it cannot be read, its target or label is no class, or its target is not of the
+            run's kind.
     """
+    labels.check_own(item.target, rule)
     rule = item.target or rule
     labels.check(rule, network.categories)
     picture = item.read()
     image = jnp.asarray(picture.pixels, jnp.float32) / 255
     logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
     label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
+    untargeted = rule == labels.UNTARGETED
     try:
+        if untargeted:
+            labels.check_right(label, logits, network.categories)
+            return Clean(item, picture, label, None, logits, heat, None)
         target = labels.choose(rule, logits, network.categories, seeds(seed, picture.sha256))
     except labels.AlreadyTarget as error:
         known = {
             "sha256": picture.sha256,
-            "target": _named(network, int(logits.argmax())),
+            "target": _goal(network, int(logits.argmax()), untargeted),
             "label": _named(network, label) if item.label else None,
             "clean": _answer(network, logits),
             "skipped": str(error),
@@ -117,7 +123,7 @@ def look_at(network: Network, item: Item, attack: Attack, *, rule: str, seed: in
 
 
 class Evaluated(NamedTuple):
-    """An image's record, and the Grad-CAM of its target on the attacked image."""
+    """An image's record, and the map of its target, or of the class seen, on the attacked image."""
 
     record: dict[str, Any]
     heat: np.ndarray
@@ -134,6 +140,8 @@ def evaluate_result(
 ) -> Evaluated:
     """Measures what an attack achieved; the verdict is that of the PNG.
 
+    Where there is no target the maps are those of the class that is seen in the PNG.
+
     Args:
         network: that was attacked.
         clean: what was known of the image before.
@@ -143,7 +151,8 @@ def evaluate_result(
         place: where the perturbation lies.
     """
     before = clean.picture.pixels
-    target = jnp.asarray(clean.target)
+    untargeted = clean.target is None
+    target = None if untargeted else jnp.asarray(clean.target)
     logits, _ = _look(network, jnp.asarray(finished.adversarial), target, attack)
     png_logits, heat = jax.tree.map(
         np.asarray, _look(network, jnp.asarray(png, jnp.float32) / 255, target, attack)
@@ -152,10 +161,15 @@ def evaluate_result(
         coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, place.ratio)
     )
     answer = _answer(network, png_logits)
+    fooled = answer["id"] != clean.label if untargeted else answer["id"] == clean.target
+    if untargeted:
+        seen = answer["id"]
+        _, of_seen = _look(network, jnp.asarray(before, jnp.float32) / 255, jnp.asarray(seen), attack)
+        clean = clean._replace(target=seen, heat_of_target=np.asarray(of_seen))
     record = {
         "id": clean.item.id,
         "sha256": clean.picture.sha256,
-        "target": _named(network, clean.target),
+        "target": _goal(network, clean.target, untargeted),
         "label": _named(network, clean.label) if clean.item.label else None,
         "clean": _answer(network, clean.logits),
         "adversarial": _answer(network, logits),
@@ -163,7 +177,7 @@ def evaluate_result(
         "steps": finished.steps,
         "converged": finished.converged,
         "reach": finished.reach._asdict(),
-        **_verdict(attack.objective, answer["id"] == clean.target, clean, heat, covered),
+        **_verdict(attack.objective, fooled, clean, heat, covered),
         "loss": finished.losses._asdict(),
         **metrics.distance(before, png)._asdict(),
     }
@@ -205,11 +219,13 @@ def _shown(result: Result, asked: Asked) -> Shown:
     attack, place = asked.attack, asked.place
     before, after = (np.rint(255 * np.asarray(x)).astype(np.uint8) for x in (image, result[0]))
     logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
-    _, of_target = _look(network, image, jnp.asarray(target), attack)
+    of_target = None
+    if target is not None:
+        of_target = np.asarray(_look(network, image, jnp.asarray(target), attack)[1])
     item = Item("", "", lambda: picture)
     picture = Picture(before, "")
-    label = int(logits.argmax())
-    clean = Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+    label = int(logits.argmax()) if asked.label is None else asked.label
+    clean = Clean(item, picture, label, target, logits, heat, of_target)
     record, heat_after = evaluate_result(network, clean, result, attack, png=after, place=place)
     record |= {"id": None, "model": network.name, "objective": attack.objective.name}
     (row, column), (side, _), ratio, _ = place
@@ -254,6 +270,11 @@ def _look(network: Network, image: Any, label: Any, attack: Attack) -> tuple[Arr
 
 def _named(network: Network, label: int) -> dict[str, Any]:
     return {"id": label, "name": network.categories[label]}
+
+
+def _goal(network: Network, label: int, untargeted: bool) -> dict[str, Any]:
+    """A record's `target`: the class that was wanted, or, of an untargeted attack, that was seen."""
+    return _named(network, label) | ({"mode": labels.UNTARGETED} if untargeted else {})
 
 
 def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
