@@ -148,14 +148,15 @@ def judge(
 
     Args:
         journal, network, items, watch: as of `run`.
-        patch: a patch with a target, which `patch.check(network)` knows.
+        patch: an untargeted patch, or one with a target, which `patch.check(network)` knows.
         attack: whose objective, layer and explainer judge. No step is taken: `steps` are 0, and the
             history is the patch's one evaluation.
 
     Yields, raises:
         As `run`.
     """
-    options, watch = Options(target=str(patch.target)), watch or Progress()
+    target = UNTARGETED if patch.untargeted else str(patch.target)
+    options, watch = Options(target=target), watch or Progress()
     campaign = _Judged(journal, network, patch, attack, options, watch, True)
     yield from campaign.run(items, 1, None)
 
