@@ -91,17 +91,17 @@ class Attack(Fields):
         return attack
 
     def check_untargeted(self, start: Any = None) -> None:
-        """Raises AttackError where the attack, or the library that it starts from, needs a target."""
+        """Raises AttackError where the objective, or a library to start from, needs a target."""
         if self.objective.needs_target:
             possible = ", ".join(n for n, one in OBJECTIVES.items() if not one.needs_target)
             raise AttackError(
-                f"{self.objective.name} needs a target, which an untargeted attack lacks; choose one "
-                f"of {possible}"
+                f"{self.objective.name} needs a target, which an untargeted attack lacks; choose "
+                f"one of {possible}"
             )
         if start is not None:
             raise AttackError(
-                "a library has a patch for each target, which an untargeted attack lacks; start from "
-                f"one of {', '.join(STARTS)}"
+                "a library has a patch for each target, which an untargeted attack lacks; start "
+                f"from one of {', '.join(STARTS)}"
             )
 
     @property

@@ -27,7 +27,8 @@ class Problem(NamedTuple):
     """One image to attack. In a batch every field has a leading axis.
 
     `target` is None in an untargeted attack, which wants any class but `label`. `clean_heat` is the
-    clean image's map of its top class, `clean_heat_of_target` that of the target, if any. `bound` is the most that a pixel may change, None without a bound. `memory` is what
+    clean image's map of its top class, `clean_heat_of_target` that of the target, None without one.
+    `bound` is the most that a pixel may change, None without a bound. `memory` is what
     `Incremental.run` needs of the image, None where it is evaluated in full. `start` is the noise
     before the first step, in pixels; None where it is `Attack.init` that says.
     """

@@ -25,7 +25,7 @@ class LabelError(UserError):
 
 
 class AlreadyTarget(LabelError):  # noqa: N818
-    """An image that is taken for its target as it is, or, untargeted, for another than its label."""
+    """An image that is taken for its target, or, untargeted, not for its label, as it is."""
 
 
 class _Index(NamedTuple):
@@ -117,7 +117,7 @@ def _id(name: str, target: Any, categories: Sequence[str]) -> int:
 
 
 def check(rule: str, categories: Sequence[str]) -> None:
-    """Raises LabelError where a target is no rule, no class and not `UNTARGETED`, or without choice."""
+    """Raises LabelError where a target is none of rules and classes, or there is no choice."""
     if len(categories) < 2:
         raise LabelError(f"a network of {len(categories)} class cannot be fooled; it needs 2")
     if rule in (*RULES, UNTARGETED):
@@ -142,8 +142,10 @@ def check_own(target: str | None, rule: str) -> None:
         )
 
 
-def check_right(label: int, logits: Float[np.ndarray, " classes"], categories: Sequence[str]) -> None:
-    """Raises AlreadyTarget where an untargeted attack has nothing to do: the top is not the label."""
+def check_right(
+    label: int, logits: Float[np.ndarray, " classes"], categories: Sequence[str]
+) -> None:
+    """Raises AlreadyTarget where the top class is not the label: none is left to lead away from."""
     if (top := int(logits.argmax())) != label:
         raise AlreadyTarget(
             f"the image is taken for {categories[top]!r} already, and not for {categories[label]!r}"

@@ -186,7 +186,11 @@ def _captions(record):
         ("Clean image", clean, f"probability {chance[0]}"),
         ("Grad-CAM, clean image", f"explains: {clean}", "the predicted class"),
         ("Attacked image", attacked, f"probability {chance[1]}; {reached}"),
-        ("Grad-CAM, attacked image", f"explains: {target}", f"{'the class seen' if untargeted else 'the target'}; {shown}"),
+        (
+            "Grad-CAM, attacked image",
+            f"explains: {target}",
+            f"{'the class seen' if untargeted else 'the target'}; {shown}",
+        ),
     ]
 
 

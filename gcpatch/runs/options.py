@@ -24,8 +24,8 @@ class Options:
 
     target: str = setting(
         "random",
-        "the class that each image shall be taken for, unless a manifest says; `untargeted`: any but "
-        "its label, or but the class that it is taken for where it has none",
+        "the class that each image shall be taken for, unless a manifest says; `untargeted`: any "
+        "but its label, or where it has none, but the class that it is taken for",
         value="NAME|ID|random|least-likely|runner-up|untargeted",
     )
     seed: int = setting(

@@ -87,7 +87,7 @@ def seeds(seed: int, sha256: str) -> tuple[int, int]:
 
 
 def look_at(network: Network, item: Item, attack: Attack, *, rule: str, seed: int) -> Clean:
-    """Reads an image, asks the network, and chooses the target, if any, by the item's rule or `rule`.
+    """Reads an image, asks the network, and chooses the target by the item's own rule or `rule`.
 
     The maps are those that the attack is about: of its layer, by its explainer.
 
@@ -164,7 +164,9 @@ def evaluate_result(
     fooled = answer["id"] != clean.label if untargeted else answer["id"] == clean.target
     if untargeted:
         seen = answer["id"]
-        _, of_seen = _look(network, jnp.asarray(before, jnp.float32) / 255, jnp.asarray(seen), attack)
+        _, of_seen = _look(
+            network, jnp.asarray(before, jnp.float32) / 255, jnp.asarray(seen), attack
+        )
         clean = clean._replace(target=seen, heat_of_target=np.asarray(of_seen))
     record = {
         "id": clean.item.id,
@@ -273,7 +275,7 @@ def _named(network: Network, label: int) -> dict[str, Any]:
 
 
 def _goal(network: Network, label: int, untargeted: bool) -> dict[str, Any]:
-    """A record's `target`: the class that was wanted, or, of an untargeted attack, that was seen."""
+    """A record's `target`: the class wanted, or, of an untargeted attack, the class seen."""
     return _named(network, label) | ({"mode": labels.UNTARGETED} if untargeted else {})
 
 

@@ -294,7 +294,7 @@ def test_an_untargeted_goal_is_a_sure_other_class(flat):
 
 
 def test_untargeted_attacks_of_a_batch(tiny):
-    """Each away from its own label, evaluated by what the patch reaches, as if alone and in full."""
+    """Each away from its own label, by what the patch reaches, as if alone and in full."""
     images, how = images_of(3), Attack(objective="classify", steps=30, confidence=0.5)
     tops = [int(tiny(image).argmax()) for image in images]
     results = attack(tiny, images, None, Patch(SIZE), how, batch=2)
@@ -317,7 +317,7 @@ def test_untargeted_attacks_of_a_batch(tiny):
 
 def test_what_needs_a_target_is_refused_without_one(flat):
     run = partial(attack, flat, images_of(1, FLAT), None, Patch(SMALL))
-    with pytest.raises(AttackError, match="swap needs a target, .* choose one of hide, highlight"):
+    with pytest.raises(AttackError, match=r"swap needs a target, .* choose one of hide, highlight"):
         run(Attack(objective="swap"))
     made = attack(flat, images_of(1, FLAT), [0], Patch(SMALL), plain(steps=1))[0].patch
     with pytest.raises(AttackError, match="a library has a patch for each target"):
