@@ -15,7 +15,6 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from gcpatch.data.images import write_png
-from gcpatch.data.labels import UNTARGETED
 
 INK, GREY, FAINT = (26, 26, 30), (92, 94, 102), (176, 178, 186)
 JET = "jet"  # the paper's
@@ -174,23 +173,17 @@ def _class_name(record, side):
 def _captions(record):
     """Per tile: the heading above it, the line below it and the grey line below that."""
     clean, attacked, target = (_class_name(record, s) for s in ("clean", "adversarial", "target"))
-    untargeted = (record.get("target") or {}).get("mode") == UNTARGETED
+    mode = (record.get("target") or {}).get("mode")  # `untargeted`, or none
     chance = [percent((record.get(s) or {}).get("probability")) for s in ("clean", "adversarial")]
-    if untargeted:
-        reached = UNTARGETED + ("" if record.get("fooled_class") else ": not fooled")
-    else:
-        reached = "target reached" if record.get("fooled_class") else f"target: {target}"
+    reached = mode or ("target reached" if record.get("fooled_class") else f"target: {target}")
+    explained = "the class seen" if mode else "the target"
     share = percent(record.get("energy_adversarial"))
     shown = "no evidence for it" if record.get("map_empty") else f"{share} in the patch"
     return [
         ("Clean image", clean, f"probability {chance[0]}"),
         ("Grad-CAM, clean image", f"explains: {clean}", "the predicted class"),
         ("Attacked image", attacked, f"probability {chance[1]}; {reached}"),
-        (
-            "Grad-CAM, attacked image",
-            f"explains: {target}",
-            f"{'the class seen' if untargeted else 'the target'}; {shown}",
-        ),
+        ("Grad-CAM, attacked image", f"explains: {target}", f"{explained}; {shown}"),
     ]
 
 

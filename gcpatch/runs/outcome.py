@@ -118,8 +118,8 @@ def look_at(network: Network, item: Item, attack: Attack, *, rule: str, seed: in
             "skipped": str(error),
         }
         raise Skipped(known) from None
-    _, of_target = _look(network, image, jnp.asarray(target), attack)
-    return Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+    of_target = _map(network, image, target, attack)
+    return Clean(item, picture, label, target, logits, heat, of_target)
 
 
 class Evaluated(NamedTuple):
@@ -161,13 +161,11 @@ def evaluate_result(
         coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, place.ratio)
     )
     answer = _answer(network, png_logits)
-    fooled = answer["id"] != clean.label if untargeted else answer["id"] == clean.target
+    seen = answer["id"]
+    fooled = seen != clean.label if untargeted else seen == clean.target
     if untargeted:
-        seen = answer["id"]
-        _, of_seen = _look(
-            network, jnp.asarray(before, jnp.float32) / 255, jnp.asarray(seen), attack
-        )
-        clean = clean._replace(target=seen, heat_of_target=np.asarray(of_seen))
+        of_seen = _map(network, jnp.asarray(before, jnp.float32) / 255, seen, attack)
+        clean = clean._replace(target=seen, heat_of_target=of_seen)
     record = {
         "id": clean.item.id,
         "sha256": clean.picture.sha256,
@@ -175,7 +173,7 @@ def evaluate_result(
         "label": _named(network, clean.label) if clean.item.label else None,
         "clean": _answer(network, clean.logits),
         "adversarial": _answer(network, logits),
-        "png": {"id": answer["id"], "probability": answer["probability"]},
+        "png": {"id": seen, "probability": answer["probability"]},
         "steps": finished.steps,
         "converged": finished.converged,
         "reach": finished.reach._asdict(),
@@ -221,9 +219,7 @@ def _shown(result: Result, asked: Asked) -> Shown:
     attack, place = asked.attack, asked.place
     before, after = (np.rint(255 * np.asarray(x)).astype(np.uint8) for x in (image, result[0]))
     logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
-    of_target = None
-    if target is not None:
-        of_target = np.asarray(_look(network, image, jnp.asarray(target), attack)[1])
+    of_target = None if target is None else _map(network, image, target, attack)
     item = Item("", "", lambda: picture)
     picture = Picture(before, "")
     label = int(logits.argmax()) if asked.label is None else asked.label
@@ -268,6 +264,11 @@ def _look(network: Network, image: Any, label: Any, attack: Attack) -> tuple[Arr
     return classify_and_explain(
         network, image, label, layer=attack.layer, explainer=attack.explainer
     )
+
+
+def _map(network: Network, image: Any, label: int, attack: Attack) -> np.ndarray:
+    """The map of a class."""
+    return np.asarray(_look(network, image, jnp.asarray(label), attack)[1])
 
 
 def _named(network: Network, label: int) -> dict[str, Any]:
