@@ -220,17 +220,19 @@ def make_problem(
     Raises:
         AttackError: the attack's objective needs a target, and there is none.
     """
-    if target is None:
-        attack.check_untargeted()
     image = jnp.asarray(image)
-    target = None if target is None else jnp.asarray(target, jnp.int32)
     look = partial(classify_and_explain, layer=attack.layer, explainer=attack.explainer)
     if label is None or clean_heat is None:
         logits, heat = look(network, image)
         label = logits.argmax() if label is None else label
         clean_heat = heat if clean_heat is None else clean_heat
-    if target is not None and clean_heat_of_target is None:
-        clean_heat_of_target = look(network, image, target)[1]
+    if target is None:
+        attack.check_untargeted()
+    else:
+        target = jnp.asarray(target, jnp.int32)
+        if clean_heat_of_target is None:
+            clean_heat_of_target = look(network, image, target)[1]
+        clean_heat_of_target = jnp.asarray(clean_heat_of_target)
     bound = placement.bound
     return Problem(
         image=image,
@@ -240,7 +242,7 @@ def make_problem(
         corner=jnp.asarray(placement.corner, jnp.int32),
         key=key,
         clean_heat=jnp.asarray(clean_heat),
-        clean_heat_of_target=None if target is None else jnp.asarray(clean_heat_of_target),
+        clean_heat_of_target=clean_heat_of_target,
         bound=None if bound is None else jnp.asarray(bound, image.dtype),
         start=None if start is None else jnp.asarray(start, image.dtype),
     )
