@@ -232,7 +232,6 @@ def make_problem(
         target = jnp.asarray(target, jnp.int32)
         if clean_heat_of_target is None:
             clean_heat_of_target = look(network, image, target)[1]
-        clean_heat_of_target = jnp.asarray(clean_heat_of_target)
     bound = placement.bound
     return Problem(
         image=image,
@@ -242,7 +241,7 @@ def make_problem(
         corner=jnp.asarray(placement.corner, jnp.int32),
         key=key,
         clean_heat=jnp.asarray(clean_heat),
-        clean_heat_of_target=clean_heat_of_target,
+        clean_heat_of_target=None if target is None else jnp.asarray(clean_heat_of_target),
         bound=None if bound is None else jnp.asarray(bound, image.dtype),
         start=None if start is None else jnp.asarray(start, image.dtype),
     )

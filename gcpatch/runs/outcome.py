@@ -163,13 +163,14 @@ def evaluate_result(
     answer = _answer(network, png_logits)
     seen = answer["id"]
     fooled = seen != clean.label if untargeted else seen == clean.target
+    goal = seen if clean.target is None else clean.target
     if untargeted:
         of_seen = _map(network, jnp.asarray(before, jnp.float32) / 255, seen, attack)
-        clean = clean._replace(target=seen, heat_of_target=of_seen)
+        clean = clean._replace(heat_of_target=of_seen)
     record = {
         "id": clean.item.id,
         "sha256": clean.picture.sha256,
-        "target": _goal(network, clean.target, untargeted),
+        "target": _goal(network, goal, untargeted),
         "label": _named(network, clean.label) if clean.item.label else None,
         "clean": _answer(network, clean.logits),
         "adversarial": _answer(network, logits),
@@ -289,6 +290,7 @@ def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
 def _verdict(
     objective: Objective, fooled_class: bool, clean: Clean, heat: np.ndarray, covered: np.ndarray
 ) -> dict[str, Any]:
+    assert clean.heat_of_target is not None
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
     fooled_map = objective.fooled and objective.fooled(energy, points)
     ring = np.asarray(with_rings(covered))

@@ -307,7 +307,7 @@ def test_gcpatch_ends_at_the_same_step_with_the_same_patch(tiny, tiny_twin, x64,
 def test_untargeted_gcpatch_takes_the_same_steps(tiny, tiny_twin, x64, objective):
     """Away from the image's class, to the same other one in the end."""
     attack = Attack(objective=objective, steps=60, confidence=0.5, init="random")
-    states, history, theirs = attacked(tiny, tiny_twin, Patch(16), attack, target=None)
+    states, history, theirs = attacked(tiny, tiny_twin, Patch(12), attack, target=None)
     agree(states, history, theirs)
     assert 1 < len(theirs.history) < 60
 
