@@ -197,7 +197,9 @@ def test_untargeted_attacks(photos, tmp_path, capsys, refuse):
     assert "swap needs a target" in refuse(*new, "--objective", "swap")
     for init in ("auto", "patch.npz"):
         assert "a library has a patch for each target" in refuse(*new, "--init", init)
-    line = refuse("universal", photos, *MODEL, "--targets", "untargeted", "--out", "new.npz")
+    line = refuse(
+        "universal", photos, *MODEL, *SMALL, "--targets", "untargeted", "--out", "new.npz"
+    )
     assert "a patch for many images needs a target" in line
     with pytest.raises(AttackError, match="many images needs"):
         gcpatch.universal([network], image[None], None, gcpatch.Patch(5), how)
