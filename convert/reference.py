@@ -109,6 +109,7 @@ class Settings:
     patience: int = 1
     balance: bool = False
     ring: int = 0
+    label: int | None = None  # which an untargeted attack leads away from
 
 
 def coverage(
@@ -160,6 +161,13 @@ def confidence_gap(logits: Tensor, target: int, confidence: float) -> float:
     return max(0.0, max(rivals.max().item(), confidence) - odds[target].item())
 
 
+def rival(classifier: Classifier, image: Tensor, label: int) -> int:
+    """The most probable class but the label, which an untargeted attack is nearest to."""
+    logits = grad_cam(classifier, image, label).logits.detach().clone()
+    logits[label] = -torch.inf
+    return int(logits.argmax())
+
+
 class Losses(NamedTuple):
     """One evaluation: the losses, and how far it is from what the objective wants (0: there).
 
@@ -174,8 +182,13 @@ class Losses(NamedTuple):
     minimised: Tensor
 
 
-def evaluate(classifier: Classifier, image: Tensor, target: int, settings: Settings) -> Losses:
-    """The losses of one adversarial image (lines 12-22)."""
+def evaluate(
+    classifier: Classifier, image: Tensor, target: int | None, settings: Settings
+) -> Losses:
+    """The losses of one adversarial image (lines 12-22); without a target, of its label's rival."""
+    if target is None:
+        assert settings.label is not None
+        target = rival(classifier, image, settings.label)
     outputs, logits, _, heat = grad_cam(classifier, image, target)
     covered = coverage(heat.shape, image.shape[1:], settings.corner, settings.size).to(heat.dtype)
     covered = with_rings(covered, settings.ring)
@@ -209,7 +222,7 @@ def length(loss: Tensor, activations: Tensor) -> float:
 
 
 def gradient(
-    classifier: Classifier, image: Tensor, tile: Tensor, target: int, settings: Settings
+    classifier: Classifier, image: Tensor, tile: Tensor, target: int | None, settings: Settings
 ) -> tuple[Losses, Tensor]:
     """The losses with a tile `[3, s, s]` in the image, and the total's gradient by the tile."""
     (row, column), size = settings.corner, settings.size
@@ -229,9 +242,12 @@ class Outcome(NamedTuple):
 
 
 def attack(
-    classifier: Classifier, image: Tensor, noise: Tensor, target: int, settings: Settings
+    classifier: Classifier, image: Tensor, noise: Tensor, target: int | None, settings: Settings
 ) -> Outcome:
-    """Algorithm 1, lines 10-27, from this noise on; ends once the goal is met often enough."""
+    """Algorithm 1, lines 10-27, from this noise on; ends once the goal is met often enough.
+
+    Without a target the image shall be taken for any class but `settings.label`.
+    """
     (row, column), size, ratio = settings.corner, settings.size, settings.ratio
     clean = image[:, row : row + size, column : column + size]
     mean, std = classifier.units(image)

@@ -267,11 +267,14 @@ def verify_run(folder: Path, weights: str | None = None) -> Verdict:
 
 
 class Recorded(NamedTuple):
-    """What a record says that PyTorch can judge: the answer to the PNG, and the patch's energy."""
+    """What a record says that PyTorch can judge: the answer to the PNG, and the patch's energy.
+
+    `target` is None of an untargeted attack, whose energy is that of the class seen.
+    """
 
     id: str
     model: str
-    target: int
+    target: int | None
     label: int
     energy: float
 
@@ -282,7 +285,7 @@ def _recorded(folder: Path, record: dict[str, Any]) -> Recorded:
         return Recorded(
             str(record["id"]),
             str(record["model"]),
-            int(record["target"]["id"]),
+            None if "mode" in record["target"] else int(record["target"]["id"]),
             int(record["png"]["id"]),
             float(record["energy_adversarial"]),
         )
@@ -378,16 +381,22 @@ def _candidates(
 def _look(
     model: reference.Classifier, folder: Path, record: Recorded, region: Region
 ) -> tuple[int, float]:
-    """PyTorch's top class of an image's adversarial.png, and the patch's energy for the target."""
+    """PyTorch's top class of an image's adversarial.png, and the patch's energy for the target.
+
+    Without a target the energy is for PyTorch's own top class.
+    """
     path = images_of(folder, record.id) / "adversarial.png"
     try:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"), np.float32) / 255
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
-    _, logits, _, heat = reference.grad_cam(model, tensor(pixels), record.target)
+    _, logits, _, heat = reference.grad_cam(model, tensor(pixels), record.target or 0)
+    top = int(logits.argmax())
+    if record.target is None:
+        heat = reference.grad_cam(model, tensor(pixels), top).heat
     covered = _covered(region, tuple(heat.shape), pixels.shape[:2])
-    return int(logits.argmax()), float(reference.energy(heat, covered).detach())
+    return top, float(reference.energy(heat, covered).detach())
 
 
 def _covered(region: Region, cells: tuple[int, ...], size: tuple[int, int]) -> Any:

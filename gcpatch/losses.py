@@ -29,11 +29,13 @@ class Evidence(NamedTuple):
         logits: the network's answer to the image.
         heat: Grad-CAM of the target class, not normalised.
         coverage: the share of each of the map's cells that the patch covers.
-        target: the class that the attack wants.
+        target: the class that the attack wants; of an untargeted one the most probable class but
+            the label in this evaluation.
         label: the clean image's true class where that was given, else its top class.
         explain: Grad-CAM of any class on the adversarial image; `heat` is `explain(target)`.
         clean_heat: Grad-CAM of the top class on the clean image.
-        clean_heat_of_target: Grad-CAM of the target class on the clean image.
+        clean_heat_of_target: Grad-CAM of the target class on the clean image; None of an untargeted
+            attack.
     """
 
     image: Float[Array, "h w 3"]
@@ -45,7 +47,7 @@ class Evidence(NamedTuple):
     label: Int[Array, ""]
     explain: Callable[[Int[Array, ""]], Float[Array, "h2 w2"]]
     clean_heat: Float[Array, "h2 w2"]
-    clean_heat_of_target: Float[Array, "h2 w2"]
+    clean_heat_of_target: Float[Array, "h2 w2"] | None
 
 
 Loss = Callable[[Evidence], Float[Array, ""]]
@@ -159,6 +161,7 @@ def swap(evidence: Evidence) -> Float[Array, ""]:
     NeurIPS 2019: active fooling, there by the weights. The label's clean map is that of the clean
     image's top class; a true label that the network does not name makes no sense here.
     """
+    assert evidence.clean_heat_of_target is not None
     there = square_error(evidence.explain(evidence.label), evidence.clean_heat_of_target)
     back = square_error(evidence.heat, evidence.clean_heat)
     return (there + back) / 2

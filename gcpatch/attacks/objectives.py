@@ -34,11 +34,13 @@ class Objective:
             the attack is ranked by its total loss, and ends where [16] ends: at a loss of 0.
         fooled: whether a map fools, from its energy in the patch and from whether its maximum lies
             there; None where the objective wants nothing of the explanation.
+        needs_target: whether it means nothing in an untargeted attack.
     """
 
     loss: Loss
     shortfall: Callable[[Evidence], Float[Array, ""]] | None = None
     fooled: Callable[[float, bool], bool] | None = None
+    needs_target: bool = False
 
     @property
     def name(self) -> str:
@@ -116,7 +118,7 @@ OBJECTIVES: dict[str, Objective] = {
     "centre-of-mass": Objective(losses.centre_of_mass),
     "top-k": Objective(losses.top_k(10)),
     "keep": Objective(losses.keep),
-    "swap": Objective(losses.swap),
+    "swap": Objective(losses.swap, needs_target=True),
     "rank-correlation": Objective(losses.rank_correlation),
     "total-variation": Objective(losses.total_variation),
 }

@@ -18,6 +18,7 @@ from gcpatch.attacks.blending import overlay
 from gcpatch.attacks.objectives import OBJECTIVES
 from gcpatch.attacks.regions import Bounded, Mask, PatchError, Placement, Region
 from gcpatch.attacks.settings import OPTIMIZERS, Attack
+from gcpatch.data.labels import UNTARGETED
 from gcpatch.errors import UserError
 from gcpatch.explainers import checks
 from gcpatch.explainers.cam import METHODS
@@ -94,7 +95,7 @@ class AdversarialPatch:
 
     Attributes:
         noise: N of eq. 4, in [0, 1], before it is blended; of a `Bounded` what is added to pixels.
-        target: the class that images shall be taken for; None where they had several.
+        target: the class that images shall be taken for; None where they had several, or none.
         target_name: that class's name.
         origin: for what else it was made, and how.
         mask: of a `Mask`, P of each pixel, so that the patch needs its file no more.
@@ -116,8 +117,14 @@ class AdversarialPatch:
         """The objective's name."""
         return self.origin.attack["objective"]
 
+    @property
+    def untargeted(self) -> bool:
+        """Whether any class but the label will do."""
+        return self.origin.more.get("mode") == UNTARGETED
+
     def __repr__(self) -> str:
-        target, networks = self.target_name or "several targets", ", ".join(self.origin.networks)
+        target = UNTARGETED if self.untargeted else self.target_name or "several targets"
+        networks = ", ".join(self.origin.networks)
         return f"AdversarialPatch({target}, {self.objective}, {self.region}, {networks})"
 
     def place(self, height: int, width: int) -> Placement:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import optax
 
-from gcpatch.attacks.fields import REACHES, Fields
+from gcpatch.attacks.fields import REACHES, STARTS, Fields
 from gcpatch.attacks.objectives import OBJECTIVES, ObjectiveError, as_objective
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import METHODS, Cam
@@ -89,6 +89,20 @@ class Attack(Fields):
         attack = object.__new__(cls)
         vars(attack).update(static, **dict(zip(NUMBERS, numbers, strict=True)))
         return attack
+
+    def check_untargeted(self, start: Any = None) -> None:
+        """Raises AttackError where the objective, or a library to start from, needs a target."""
+        if self.objective.needs_target:
+            possible = ", ".join(n for n, one in OBJECTIVES.items() if not one.needs_target)
+            raise AttackError(
+                f"{self.objective.name} needs a target, which an untargeted attack lacks; choose "
+                f"one of {possible}"
+            )
+        if start is not None:
+            raise AttackError(
+                "a library has a patch for each target, which an untargeted attack lacks; start "
+                f"from one of {', '.join(STARTS)}"
+            )
 
     @property
     def rate(self) -> Any:

@@ -28,7 +28,7 @@ from gcpatch.attacks.step import (
     make_problem,
     seen_of,
 )
-from gcpatch.data import labels
+from gcpatch.data.labels import UNTARGETED, as_ids
 from gcpatch.explainers import checks
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
@@ -44,7 +44,8 @@ class Asked:
     Attributes:
         network: that was attacked.
         image: as it was.
-        target: the class that it shall be taken for.
+        target: the class that it shall be taken for; None where any but the label will do.
+        label: its class, which an untargeted attack leads away from; the network's own if None.
         attack: how it was attacked.
         place: where the perturbation lies.
         answer: what was found when the result was first shown, which is remembered.
@@ -52,7 +53,8 @@ class Asked:
 
     network: Network
     image: Float[Array, "h w 3"]
-    target: int
+    target: int | None
+    label: int | None
     attack: Attack
     place: Placement
     answer: Any = None
@@ -390,10 +392,11 @@ def corner_of(place: Placement) -> tuple[int, int] | None:
 def attack(
     network: Network,
     images: Float[ArrayLike, "n h w 3"],
-    targets: Targets,
+    targets: Targets | None,
     patch: Region,
     attack: Attack,
     *,
+    labels: Targets | None = None,
     batch: int = 8,
     seed: int = 0,
     library: Library | None = None,
@@ -403,46 +406,59 @@ def attack(
     Args:
         network: the network to fool.
         images: RGB in [0, 1].
-        targets: the class that each image shall be taken for, by ID or name.
+        targets: the class that each image shall be taken for, by ID or name. None is an untargeted
+            attack: any class but the label will do, and the explanation is that of the class then
+            seen.
         patch: where it lies: a `Patch`, or a `Frame`, a `Mask`, or the whole image `Bounded`.
         attack: how to optimise it.
+        labels: the class that each image has; what the network takes it for if None.
         batch: how many images are optimised at a time.
         seed: of the `random` start.
         library: patches from which the images start, each from its target's.
 
     Raises:
         UserError: the images are no floats in [0, 1], or the targets no classes, one for each.
+        AttackError: the objective, or the library, needs targets, and there are none.
         LibraryError: the library lacks a target, or is of other classes or shapes.
         PatchError: it does not lie inside the images, or its settings are out of range.
     """
-    images, targets = images_and_targets(network, images, targets)
+    images = _batch(images)
+    if targets is None:
+        attack.check_untargeted(library)
+    wanted = _ids(network, targets, len(images), "target")
+    known = _ids(network, labels, len(images), "label")
     place = patch.place(*images.shape[1:3])
     keys = jax.random.split(jax.random.key(seed), len(images))
     if library is not None:
-        library.check_starts(network, patch, images.shape[1:3], targets.tolist())
+        library.check_starts(network, patch, images.shape[1:3], wanted)
+    asked = [
+        Asked(network, image, target, label, attack, place)
+        for image, target, label in zip(images, wanted, known, strict=True)
+    ]
     problems = (
         make_problem(
             network,
-            image,
-            target,
+            one.image,
+            one.target,
             attack,
             placement=place,
             key=key,
-            start=None if library is None else library[int(target)].start(image),
+            label=one.label,
+            start=None if library is None else library[one.target].start(one.image),
         )
-        for image, target, key in zip(images, targets, keys, strict=True)
+        for one, key in zip(asked, keys, strict=True)
     )
     batch = min(batch, len(images))
     outcomes = dict(stream(network, problems, place.shape, attack, batch, corner=corner_of(place)))
-    origin = origin_of(patch, images.shape[1:3], attack, [network])
+    more = {"mode": UNTARGETED} if targets is None else {}
+    origin = origin_of(patch, images.shape[1:3], attack, [network], **more)
     made = partial(patch_of, network=network, region=patch, origin=origin)
 
-    def complete(result: Result, image: Array, target: Array) -> Result:
-        noise = np.asarray(result.noise) - (0 if place.bound is None else np.asarray(image))
-        asked = Asked(network, image, int(target), attack, place)
-        return result._replace(patch=made(noise, int(target)), asked=asked)
+    def complete(result: Result, one: Asked) -> Result:
+        noise = np.asarray(result.noise) - (0 if place.bound is None else np.asarray(one.image))
+        return result._replace(patch=made(noise, one.target), asked=one)
 
-    return [complete(outcomes[i], images[i], targets[i]) for i in range(len(images))]
+    return [complete(outcomes[i], one) for i, one in enumerate(asked)]
 
 
 def images_and_targets(
@@ -454,11 +470,29 @@ def images_and_targets(
         AttackError: the images are no batch of floats in [0, 1], or there are not as many targets.
         UserError: a target is no class.
     """
+    found = _batch(images)
+    return found, jnp.asarray(_ids(network, targets, len(found), "target"), jnp.int32)
+
+
+def _batch(images: Any) -> Float[Array, "n h w 3"]:
+    """Images to attack; AttackError where they are no batch of floats in [0, 1]."""
     found = checks.floats(images, what="the batch of images")
     if found.ndim != 4 or found.shape[-1] != 3 or not len(found):
         raise AttackError(
             f"the images have shape {list(found.shape)} instead of [n, height, width, 3]"
         )
-    if np.ndim(targets) != 1 or len(targets) != len(found):
-        raise AttackError(f"there are {len(found)} images; give a list of as many targets")
-    return found, jnp.asarray(labels.as_ids(targets, network.categories), jnp.int32)
+    return found
+
+
+def _ids(network: Network, classes: Any, count: int, what: str) -> list[Any]:
+    """A class for each of `count` images, by its ID; None for each where none are given.
+
+    Raises:
+        AttackError: there are not as many.
+        UserError: one is no class.
+    """
+    if classes is None:
+        return [None] * count
+    if np.ndim(classes) != 1 or len(classes) != count:
+        raise AttackError(f"there are {count} images; give a list of as many {what}s")
+    return as_ids(classes, network.categories, what).tolist()

@@ -26,20 +26,21 @@ Forward = Callable[[Float[Array, "rows columns 3"]], Float[Array, "h2 w2 k"]]
 class Problem(NamedTuple):
     """One image to attack. In a batch every field has a leading axis.
 
-    `clean_heat` is the clean image's map of its top class, `clean_heat_of_target` that of the
-    target. `bound` is the most that a pixel may change, None without a bound. `memory` is what
+    `target` is None in an untargeted attack, which wants any class but `label`. `clean_heat` is the
+    clean image's map of its top class, `clean_heat_of_target` that of the target, None without one.
+    `bound` is the most that a pixel may change, None without a bound. `memory` is what
     `Incremental.run` needs of the image, None where it is evaluated in full. `start` is the noise
     before the first step, in pixels; None where it is `Attack.init` that says.
     """
 
     image: Float[Array, "h w 3"]
     label: Int[Array, ""]
-    target: Int[Array, ""]
+    target: Int[Array, ""] | None
     ratio: Float[Array, ""] | Float[Array, "rows columns 1"]
     corner: Int[Array, "2"]
     key: PRNGKeyArray
     clean_heat: Float[Array, "h2 w2"]
-    clean_heat_of_target: Float[Array, "h2 w2"]
+    clean_heat_of_target: Float[Array, "h2 w2"] | None
     bound: Float[Array, ""] | None = None
     memory: Memory | None = None
     start: Float[Array, "rows columns 3"] | None = None
@@ -81,6 +82,11 @@ class State(NamedTuple):
     best_shortfall: Float[Array, ""]
     best_losses: Losses
     near: NearField | None = None
+
+
+def rival(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Int[Array, ""]:
+    """The most probable class but the label, which an untargeted attack is nearest to."""
+    return jnp.argmax(logits.at[label].set(-jnp.inf)).astype(label.dtype)
 
 
 def confidence_gap(
@@ -142,14 +148,17 @@ def loss_from_activations(
 
     def both(activations):
         explain = partial(attack.explainer.logits_and_map, head, activations)
-        logits, heat = explain(problem.target)
+        target = problem.target
+        if target is None:
+            target = rival(head(activations), problem.label)
+        logits, heat = explain(target)
         evidence = Evidence(
             image=image,
             tile=tile,
             logits=logits,
             heat=heat,
             coverage=with_rings(covered, attack.ring),
-            target=problem.target,
+            target=target,
             label=problem.label,
             explain=lambda label: explain(label)[1],
             clean_heat=problem.clean_heat,
@@ -158,7 +167,7 @@ def loss_from_activations(
         explanation, entropy = attack.objective.loss(evidence), cross_entropy(evidence)
         if not isinstance(explanation, int | float | jax.Array) or jnp.shape(explanation) != ():
             raise ObjectiveError(f"the objective {attack.objective.name} gives no single number")
-        gap = confidence_gap(logits, problem.target, attack.confidence)
+        gap = confidence_gap(logits, target, attack.confidence)
         counted = jnp.where(gap > 0, entropy, 0) if attack.ce_gate else entropy
         losses = Losses(explanation + attack.ce_weight * counted, entropy, explanation)
         pair = jnp.asarray(explanation, entropy.dtype), counted
@@ -182,7 +191,7 @@ def _length(gradient: Float[Array, "h2 w2 k"]) -> Float[Array, ""]:
 def make_problem(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
-    target: Int[Array, ""] | int,
+    target: Int[Array, ""] | int | None,
     attack: Attack,
     *,
     placement: Placement,
@@ -192,12 +201,14 @@ def make_problem(
     clean_heat_of_target: Float[ArrayLike, "h2 w2"] | None = None,
     start: Float[ArrayLike, "rows columns 3"] | None = None,
 ) -> Problem:
-    """The problem to have `image` taken for `target`; what is not given is asked of the network.
+    """The problem to have `image` taken for `target`, or no longer for its label if that is None.
+
+    What is not given is asked of the network.
 
     Args:
         network: the network to fool.
         image: RGB in [0, 1].
-        target: a class.
+        target: a class, or None.
         attack: whose layer and explainer make the maps.
         placement: of the perturbation.
         key: of the `random` start.
@@ -205,15 +216,22 @@ def make_problem(
         clean_heat: the image's map of its top class.
         clean_heat_of_target: the image's map of the target.
         start: the noise before the first step, in pixels, in place of the attack's `init`.
+
+    Raises:
+        AttackError: the attack's objective needs a target, and there is none.
     """
-    image, target = jnp.asarray(image), jnp.asarray(target, jnp.int32)
+    image = jnp.asarray(image)
     look = partial(classify_and_explain, layer=attack.layer, explainer=attack.explainer)
     if label is None or clean_heat is None:
         logits, heat = look(network, image)
         label = logits.argmax() if label is None else label
         clean_heat = heat if clean_heat is None else clean_heat
-    if clean_heat_of_target is None:
-        clean_heat_of_target = look(network, image, target)[1]
+    if target is None:
+        attack.check_untargeted()
+    else:
+        target = jnp.asarray(target, jnp.int32)
+        if clean_heat_of_target is None:
+            clean_heat_of_target = look(network, image, target)[1]
     bound = placement.bound
     return Problem(
         image=image,
@@ -223,7 +241,7 @@ def make_problem(
         corner=jnp.asarray(placement.corner, jnp.int32),
         key=key,
         clean_heat=jnp.asarray(clean_heat),
-        clean_heat_of_target=jnp.asarray(clean_heat_of_target),
+        clean_heat_of_target=None if target is None else jnp.asarray(clean_heat_of_target),
         bound=None if bound is None else jnp.asarray(bound, image.dtype),
         start=None if start is None else jnp.asarray(start, image.dtype),
     )

@@ -94,7 +94,7 @@ wear = apply_patch  # its name in 0.1.0
 def universal(
     networks: Sequence[Network],
     images: Float[ArrayLike, "n h w 3"],
-    targets: Targets,
+    targets: Targets | None,
     patch: Region,
     attack: Attack,
     *,
@@ -125,8 +125,8 @@ def universal(
         on_step: told of each step's mean losses.
 
     Raises:
-        UserError: there is no network, their categories differ, or images or targets are not as
-            for `gcpatch.attack`.
+        UserError: there is no network, their categories differ, there are no targets, or images or
+            targets are not as for `gcpatch.attack`.
     """
     if isinstance(networks, Network) or not networks:
         raise AttackError("give a list of the networks to fool, of one at least")
@@ -144,6 +144,10 @@ def universal(
         )
     if len({network.categories for network in networks}) != 1:
         raise AttackError("the networks of an ensemble must have the same categories")
+    if targets is None:
+        raise AttackError(
+            "a patch for many images needs their targets; untargeted is gcpatch.attack alone"
+        )
     images, targets = images_and_targets(networks[0], images, targets)
     place = patch.place(*images.shape[1:3])
     rests = views is None and through is None and corner_of(place) is not None

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from gcpatch.errors import UserError
 
 RULES = ("random", "least-likely", "runner-up")
+UNTARGETED = "untargeted"  # any class but the label, in place of a rule or a class
 NUMBER = re.compile(r"0*([0-9]{1,9})(\.0*)?")  # pandas writes 3.0
 WORDNET = re.compile(r"n[0-9]{8}")
 SHOWN = 80  # letters of what is no class
@@ -24,7 +25,7 @@ class LabelError(UserError):
 
 
 class AlreadyTarget(LabelError):  # noqa: N818
-    """An image that is taken for its target as it is."""
+    """An image that is taken for its target, or, untargeted, not for its label, as it is."""
 
 
 class _Index(NamedTuple):
@@ -117,11 +118,11 @@ def _id(name: str, target: Any, categories: Sequence[str]) -> int:
 
 
 def check(rule: str, categories: Sequence[str]) -> None:
-    """Raises LabelError where a target is neither a rule nor a class, or there is no choice."""
+    """Raises LabelError where a target is none of rules and classes, or there is no choice."""
     if len(categories) < 2:
         raise LabelError(f"a network of {len(categories)} class cannot be fooled; it needs 2")
-    if rule in RULES:
-        if len(categories) < 3 and rule != "random":
+    if rule in (*RULES, UNTARGETED):
+        if len(categories) < 3 and rule in ("least-likely", "runner-up"):
             raise LabelError(
                 "of 2 classes the runner-up is the least likely one, and the only target; "
                 "choose random"
@@ -130,7 +131,26 @@ def check(rule: str, categories: Sequence[str]) -> None:
     try:
         find(rule, categories)
     except LabelError as error:
-        raise LabelError(f"{error}; or choose one of {', '.join(RULES)}") from None
+        raise LabelError(f"{error}; or choose one of {', '.join((*RULES, UNTARGETED))}") from None
+
+
+def check_own(target: str | None, rule: str) -> None:
+    """Raises LabelError where an image's own target and its run's are not of one kind."""
+    if target and (target == UNTARGETED) != (rule == UNTARGETED):
+        raise LabelError(
+            f"its own target is {target!r} and that of the run {rule!r}; attacks of a run are all "
+            "targeted or all untargeted"
+        )
+
+
+def check_right(
+    label: int, logits: Float[np.ndarray, " classes"], categories: Sequence[str]
+) -> None:
+    """Raises AlreadyTarget where the top class is not the label: none is left to lead away from."""
+    if (top := int(logits.argmax())) != label:
+        raise AlreadyTarget(
+            f"the image is taken for {categories[top]!r} already, and not for {categories[label]!r}"
+        )
 
 
 def choose(

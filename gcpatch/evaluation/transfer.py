@@ -53,6 +53,8 @@ def transfer(
     target's map lies in the patch (energy), whether the map's maximum does (pointing), whether that
     fools the explanation as the run's objective wants (section "What counts as fooled" of the
     README), and the patch's share of the image's area, which a map that knows nothing would give.
+    Of an untargeted attack it says whether the top class is not the clean image's, and the map is
+    the top class's.
 
     Args:
         attacked: the images, as `gcpatch.report.records.attacked` finds them.
@@ -64,7 +66,8 @@ def transfer(
         Rows with the keys `GROUP`, `MEASURED`, `id` and `area`.
 
     Raises:
-        UserError: a defence does not exist, or a network does not know a target.
+        UserError: a defence does not exist, or a network does not know a target, or the class that
+            an untargeted attack leads away from.
     """
     attacked = list(attacked)
     through = {name: None if name == NONE else defence(name) for name in defences}
@@ -74,7 +77,8 @@ def transfer(
         for run, record, picture, place in attacked:
             pixels = read_png(picture)
             where = place(*pixels.shape[:2])
-            target = _target(record["target"], network.categories)
+            untargeted = record["target"].get("mode") == labels.UNTARGETED
+            named = _target(record["clean" if untargeted else "target"], network.categories)
             known = {
                 "run": run,
                 "model": record["model"],
@@ -84,19 +88,20 @@ def transfer(
             }
             for kind, change in through.items():
                 image, inside = behind(pixels, where, change, record["sha256"])
-                fooled = int(judge(network, image).argmax()) == target
+                top = int(judge(network, image).argmax())
+                explained = top if untargeted else named
                 for method, explain in explainers.items():
-                    heat = np.asarray(jnp.maximum(explain(network, image, target), 0))
+                    heat = np.asarray(jnp.maximum(explain(network, image, explained), 0))
                     yield known | {
                         "defence": kind,
                         "method": method,
-                        "fooled_class": fooled,
+                        "fooled_class": (top == named) != untargeted,
                         **measure(heat, inside, record["objective"]),
                     }
 
 
 def _target(recorded: dict[str, Any], categories: Sequence[str]) -> int:
-    """The target's ID for another network: the recorded one, where it has the recorded name."""
+    """A class's ID for another network: the recorded one, where it has the recorded name."""
     if list(categories[recorded["id"] : recorded["id"] + 1]) == [recorded["name"]]:
         return recorded["id"]
     return labels.find(recorded["name"], categories)

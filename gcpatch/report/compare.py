@@ -212,9 +212,9 @@ def _done(run: Run) -> Records:
 
 
 def _target(record: dict[str, Any]) -> Any:
-    """The target's name, or its number; None of an attack without one."""
+    """The target's name, or its number, or `untargeted`; None where nothing is said."""
     target = record.get("target") or {}
-    return target.get("name") or target.get("id")
+    return target.get("mode") or target.get("name") or target.get("id")
 
 
 def _place(record: dict[str, Any], content: bool, network: bool, target: bool) -> str | None:

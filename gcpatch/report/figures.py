@@ -173,15 +173,17 @@ def _class_name(record, side):
 def _captions(record):
     """Per tile: the heading above it, the line below it and the grey line below that."""
     clean, attacked, target = (_class_name(record, s) for s in ("clean", "adversarial", "target"))
+    mode = (record.get("target") or {}).get("mode")  # `untargeted`, or none
     chance = [percent((record.get(s) or {}).get("probability")) for s in ("clean", "adversarial")]
-    reached = "target reached" if record.get("fooled_class") else f"target: {target}"
+    reached = mode or ("target reached" if record.get("fooled_class") else f"target: {target}")
+    explained = "the class seen" if mode else "the target"
     share = percent(record.get("energy_adversarial"))
     shown = "no evidence for it" if record.get("map_empty") else f"{share} in the patch"
     return [
         ("Clean image", clean, f"probability {chance[0]}"),
         ("Grad-CAM, clean image", f"explains: {clean}", "the predicted class"),
         ("Attacked image", attacked, f"probability {chance[1]}; {reached}"),
-        ("Grad-CAM, attacked image", f"explains: {target}", f"the target; {shown}"),
+        ("Grad-CAM, attacked image", f"explains: {target}", f"{explained}; {shown}"),
     ]
 
 

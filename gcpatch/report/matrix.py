@@ -17,7 +17,7 @@ from gcpatch.report.figures import FAINT, GREY, INK, draw, fit, text_width
 
 HEAD = (*GROUP, "images", "class", "explanation", "energy", "pointing", "area")
 TITLES = {
-    "fooled_class": "target class",
+    "fooled_class": "class fooled",
     "fooled_explanation": "explanation fooled",
     "energy": "heat in the patch",
     "pointing": "maximum in the patch",

@@ -135,8 +135,10 @@ def _text(value):
 
 
 def _class(found):
-    """A category's name, or its number."""
-    name, number = (found.get("name"), found.get("id")) if isinstance(found, dict) else (None, None)
+    """A category's name, or its number; of a target without a class of its own its mode."""
+    if not isinstance(found, dict):
+        return None
+    name, number = found.get("mode") or found.get("name"), found.get("id")
     return _text(name) if name else None if number is None else f"class {number}"
 
 

@@ -24,6 +24,7 @@ from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.slots import InProgress, Result, Slots, corner_of, stream
 from gcpatch.attacks.step import Losses, Problem, evaluate, init_state, make_problem
 from gcpatch.data import images
+from gcpatch.data.labels import UNTARGETED
 from gcpatch.data.prefetch import prefetch
 from gcpatch.data.sources import Item
 from gcpatch.errors import UserError
@@ -124,9 +125,12 @@ def run(
         The new records, in the order in which the images are done.
 
     Raises:
+        AttackError: the run is untargeted, and the objective or the library needs targets.
         OSError: the run's folder cannot be written; what is recorded is whole.
     """
     options, watch = options or Options(), watch or Progress()
+    if options.target == UNTARGETED:
+        attack.check_untargeted(library)
     campaign = _Campaign(journal, network, patch, attack, options, watch, write_artifacts, library)
     yield from campaign.run(items, batch, devices)
 
@@ -144,14 +148,15 @@ def judge(
 
     Args:
         journal, network, items, watch: as of `run`.
-        patch: a patch with a target, which `patch.check(network)` knows.
+        patch: an untargeted patch, or one with a target, which `patch.check(network)` knows.
         attack: whose objective, layer and explainer judge. No step is taken: `steps` are 0, and the
             history is the patch's one evaluation.
 
     Yields, raises:
         As `run`.
     """
-    options, watch = Options(target=str(patch.target)), watch or Progress()
+    target = UNTARGETED if patch.untargeted else str(patch.target)
+    options, watch = Options(target=target), watch or Progress()
     campaign = _Judged(journal, network, patch, attack, options, watch, True)
     yield from campaign.run(items, 1, None)
 

@@ -24,8 +24,9 @@ class Options:
 
     target: str = setting(
         "random",
-        "the class that each image shall be taken for, unless a manifest says",
-        value="NAME|ID|random|least-likely|runner-up",
+        "the class that each image shall be taken for, unless a manifest says; `untargeted`: any "
+        "but its label, or where it has none, but the class that it is taken for",
+        value="NAME|ID|random|least-likely|runner-up|untargeted",
     )
     seed: int = setting(
         0,

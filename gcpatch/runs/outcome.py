@@ -67,10 +67,10 @@ class Clean(NamedTuple):
     item: Item
     picture: Picture
     label: int
-    target: int
+    target: int | None  # None of an untargeted attack
     logits: np.ndarray
     heat: np.ndarray
-    heat_of_target: np.ndarray
+    heat_of_target: np.ndarray | None  # likewise
 
 
 class Skipped(Exception):  # noqa: N818
@@ -92,32 +92,38 @@ def look_at(network: Network, item: Item, attack: Attack, *, rule: str, seed: in
     The maps are those that the attack is about: of its layer, by its explainer.
 
     Raises:
-        Skipped: the image is its target already.
-        UserError: it cannot be read, or its target or label is no class.
+        Skipped: the image is its target already, or is not taken for its label, where that is all.
+        UserError: it cannot be read, its target or label is no class, or its target is not of the
+            run's kind.
     """
+    labels.check_own(item.target, rule)
     rule = item.target or rule
     labels.check(rule, network.categories)
     picture = item.read()
     image = jnp.asarray(picture.pixels, jnp.float32) / 255
     logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
     label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
+    untargeted = rule == labels.UNTARGETED
     try:
+        if untargeted:
+            labels.check_right(label, logits, network.categories)
+            return Clean(item, picture, label, None, logits, heat, None)
         target = labels.choose(rule, logits, network.categories, seeds(seed, picture.sha256))
     except labels.AlreadyTarget as error:
         known = {
             "sha256": picture.sha256,
-            "target": _named(network, int(logits.argmax())),
+            "target": _goal(network, int(logits.argmax()), untargeted),
             "label": _named(network, label) if item.label else None,
             "clean": _answer(network, logits),
             "skipped": str(error),
         }
         raise Skipped(known) from None
-    _, of_target = _look(network, image, jnp.asarray(target), attack)
-    return Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+    of_target = _map(network, image, target, attack)
+    return Clean(item, picture, label, target, logits, heat, of_target)
 
 
 class Evaluated(NamedTuple):
-    """An image's record, and the Grad-CAM of its target on the attacked image."""
+    """An image's record, and the map of its target, or of the class seen, on the attacked image."""
 
     record: dict[str, Any]
     heat: np.ndarray
@@ -134,6 +140,8 @@ def evaluate_result(
 ) -> Evaluated:
     """Measures what an attack achieved; the verdict is that of the PNG.
 
+    Where there is no target the maps are those of the class that is seen in the PNG.
+
     Args:
         network: that was attacked.
         clean: what was known of the image before.
@@ -143,7 +151,8 @@ def evaluate_result(
         place: where the perturbation lies.
     """
     before = clean.picture.pixels
-    target = jnp.asarray(clean.target)
+    untargeted = clean.target is None
+    target = None if untargeted else jnp.asarray(clean.target)
     logits, _ = _look(network, jnp.asarray(finished.adversarial), target, attack)
     png_logits, heat = jax.tree.map(
         np.asarray, _look(network, jnp.asarray(png, jnp.float32) / 255, target, attack)
@@ -152,18 +161,24 @@ def evaluate_result(
         coverage(heat.shape, before.shape[:2], jnp.asarray(place.corner), place.shape, place.ratio)
     )
     answer = _answer(network, png_logits)
+    seen = answer["id"]
+    fooled = seen != clean.label if untargeted else seen == clean.target
+    goal = seen if clean.target is None else clean.target
+    if untargeted:
+        of_seen = _map(network, jnp.asarray(before, jnp.float32) / 255, seen, attack)
+        clean = clean._replace(heat_of_target=of_seen)
     record = {
         "id": clean.item.id,
         "sha256": clean.picture.sha256,
-        "target": _named(network, clean.target),
+        "target": _goal(network, goal, untargeted),
         "label": _named(network, clean.label) if clean.item.label else None,
         "clean": _answer(network, clean.logits),
         "adversarial": _answer(network, logits),
-        "png": {"id": answer["id"], "probability": answer["probability"]},
+        "png": {"id": seen, "probability": answer["probability"]},
         "steps": finished.steps,
         "converged": finished.converged,
         "reach": finished.reach._asdict(),
-        **_verdict(attack.objective, answer["id"] == clean.target, clean, heat, covered),
+        **_verdict(attack.objective, fooled, clean, heat, covered),
         "loss": finished.losses._asdict(),
         **metrics.distance(before, png)._asdict(),
     }
@@ -205,11 +220,11 @@ def _shown(result: Result, asked: Asked) -> Shown:
     attack, place = asked.attack, asked.place
     before, after = (np.rint(255 * np.asarray(x)).astype(np.uint8) for x in (image, result[0]))
     logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
-    _, of_target = _look(network, image, jnp.asarray(target), attack)
+    of_target = None if target is None else _map(network, image, target, attack)
     item = Item("", "", lambda: picture)
     picture = Picture(before, "")
-    label = int(logits.argmax())
-    clean = Clean(item, picture, label, target, logits, heat, np.asarray(of_target))
+    label = int(logits.argmax()) if asked.label is None else asked.label
+    clean = Clean(item, picture, label, target, logits, heat, of_target)
     record, heat_after = evaluate_result(network, clean, result, attack, png=after, place=place)
     record |= {"id": None, "model": network.name, "objective": attack.objective.name}
     (row, column), (side, _), ratio, _ = place
@@ -252,8 +267,18 @@ def _look(network: Network, image: Any, label: Any, attack: Attack) -> tuple[Arr
     )
 
 
+def _map(network: Network, image: Any, label: int, attack: Attack) -> np.ndarray:
+    """The map of a class."""
+    return np.asarray(_look(network, image, jnp.asarray(label), attack)[1])
+
+
 def _named(network: Network, label: int) -> dict[str, Any]:
     return {"id": label, "name": network.categories[label]}
+
+
+def _goal(network: Network, label: int, untargeted: bool) -> dict[str, Any]:
+    """A record's `target`: the class wanted, or, of an untargeted attack, the class seen."""
+    return _named(network, label) | ({"mode": labels.UNTARGETED} if untargeted else {})
 
 
 def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
@@ -265,6 +290,7 @@ def _answer(network: Network, logits: Array | np.ndarray) -> dict[str, Any]:
 def _verdict(
     objective: Objective, fooled_class: bool, clean: Clean, heat: np.ndarray, covered: np.ndarray
 ) -> dict[str, Any]:
+    assert clean.heat_of_target is not None
     energy, points = metrics.energy(heat, covered), metrics.pointing(heat, covered)
     fooled_map = objective.fooled and objective.fooled(energy, points)
     ring = np.asarray(with_rings(covered))

@@ -10,6 +10,7 @@ from gcpatch.attacks import engine, settings, slots
 from gcpatch.attacks.blending import coverage, cut, paste
 from gcpatch.attacks.engine import advance
 from gcpatch.attacks.objectives import HIDDEN, HIGHLIGHTED, MARGIN
+from gcpatch.attacks.patches import Library
 from gcpatch.attacks.regions import Patch, PatchError
 from gcpatch.attacks.settings import OPTIMIZERS, Attack, AttackError
 from gcpatch.attacks.slots import attack, stream
@@ -20,6 +21,7 @@ from gcpatch.attacks.step import (
     evaluate,
     init_state,
     loss_from_activations,
+    rival,
     shortfall,
     step,
 )
@@ -41,7 +43,7 @@ def problem(image, target=0, ratio=1.0, corner=(0, 0), label=1, seed=0):
     return Problem(
         image,
         jnp.asarray(label, jnp.int32),
-        jnp.asarray(target, jnp.int32),
+        None if target is None else jnp.asarray(target, jnp.int32),
         jnp.asarray(ratio, image.dtype),
         jnp.asarray(corner, jnp.int32),
         jax.random.key(seed),
@@ -245,6 +247,85 @@ def test_the_gate_stays_open_below_the_confidence(flat):
         plain(objective="classify", ce_weight=0.25, confidence=float(odds.max()) + 1e-3),
     )
     np.testing.assert_allclose(total, 0.25 * -np.log(odds.max()), rtol=1e-5)
+
+
+# --- without a target --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "logits, label, expected", [((3, 1, 2), 0, 2), ((3, 1, 2), 2, 0), ((5, 5, 1), 0, 1)]
+)
+def test_the_rival_is_the_best_other_class(logits, label, expected):
+    assert rival(jnp.asarray(logits, jnp.float32), jnp.asarray(label)) == expected
+
+
+@pytest.mark.parametrize("objective", ["hide", "highlight", "classify"])
+def test_an_untargeted_step_is_one_towards_the_rival_of_that_moment(flat, objective):
+    """Which need not be the clean image's runner-up, nor the same class at every step."""
+    how, side, rivals = Attack(objective=objective, init="random"), FLAT - 1, []
+    compiled = jax.jit(step)
+    for seed in range(6):  # patches of one image
+        one = flat_problem(target=None, label=0)
+        one = one._replace(key=jax.random.key(seed), clean_heat_of_target=None)
+        state = init_state(flat, one, (side, side), how)
+        image = paste(one.image, flat.denormalize(state.noise), one.corner)
+        rivals.append(1 + int(flat(image)[1:].argmax()))
+        towards = one._replace(target=jnp.asarray(rivals[-1], jnp.int32))
+        ours, expected = (compiled(flat, state, each, how) for each in (one, towards))
+        assert_same(ours, expected, rtol=1e-5, atol=1e-7)
+    assert set(rivals) == {1, 2}
+
+
+def test_an_untargeted_goal_is_a_sure_other_class(flat):
+    one = flat_problem(target=None)._replace(clean_heat_of_target=None)
+    tile = cut(one.image, one.corner, (SMALL, SMALL))
+    odds = np.asarray(jax.nn.softmax(flat(one.image))).tolist()
+    first, second, _ = np.argsort(np.negative(odds)).tolist()
+
+    def lacking(label, confidence):
+        problem = one._replace(label=jnp.asarray(label, jnp.int32))
+        how = Attack(objective="classify", confidence=confidence)
+        return float(evaluate(flat, tile, problem, how)[1][1])
+
+    sure, next_to_it = odds[first], odds[second]
+    assert lacking(second, 0.0) == lacking(second, sure - 1e-3) == 0
+    assert lacking(second, sure + 1e-3) == pytest.approx(1e-3, rel=1e-2)
+    assert lacking(first, 0.0) == pytest.approx(sure - next_to_it, rel=1e-4)
+
+
+def test_untargeted_attacks_of_a_batch(tiny):
+    """Each away from its own label, by what the patch reaches, as if alone and in full."""
+    images, how = images_of(3), Attack(objective="classify", steps=30, confidence=0.5)
+    tops = [int(tiny(image).argmax()) for image in images]
+    results = attack(tiny, images, None, Patch(SIZE), how, batch=2)
+    for image, top, result in zip(images, tops, results, strict=True):
+        odds = np.asarray(jax.nn.softmax(tiny(result.adversarial)))
+        assert result.converged == (odds.argmax() != top and odds.max() >= 0.5)
+        assert result.patch.target is None and "untargeted" in repr(result.patch)
+        problem = slots.make_problem(
+            tiny, image, None, how, placement=Patch(SIZE).place(SIDE, SIDE), key=jax.random.key(0)
+        )
+        ((_, alone),) = stream(tiny, [problem], (SIZE, SIZE), how, 1)
+        np.testing.assert_allclose(alone.history.total[:3], result.history.total[:3], rtol=1e-3)
+    assert any(result.converged for result in results)
+    others = [(top + 1) % 3 for top in tops]
+    given = attack(tiny, images, None, Patch(SIZE), how, labels=others, batch=3)
+    assert [result.steps for result in given if result.converged] != []
+    for other, result in zip(others, given, strict=True):
+        assert not result.converged or int(tiny(result.adversarial).argmax()) != other
+
+
+def test_what_needs_a_target_is_refused_without_one(flat):
+    run = partial(attack, flat, images_of(1, FLAT), None, Patch(SMALL))
+    with pytest.raises(AttackError, match=r"swap needs a target, .* choose one of hide, highlight"):
+        run(Attack(objective="swap"))
+    made = attack(flat, images_of(1, FLAT), [0], Patch(SMALL), plain(steps=1))[0].patch
+    with pytest.raises(AttackError, match="a library has a patch for each target"):
+        run(plain(), library=Library([made]))
+    with pytest.raises(AttackError, match="1 images; give a list of as many labels"):
+        run(plain(), labels=[0, 1])
+    with pytest.raises(UserError, match="label 0: there is no class 'lynx'"):
+        run(plain(), labels=["lynx"])
 
 
 # --- one step ----------------------------------------------------------------

@@ -224,15 +224,16 @@ def tiny_twin(tiny):
     return reference.take_apart(model)
 
 
-def attacked(tiny, tiny_twin, patch, attack, side=28):
+def attacked(tiny, tiny_twin, patch, attack, side=28, target=1):
     """The same attack of one image by gcpatch and by the reference, in float64."""
     network = double(tiny)
     image = np.random.default_rng(8).random((side, side, 3))
+    label = int(network(jnp.asarray(image)).argmax())
     corner = patch.corner(side, side)
     problem = Problem(
         jnp.asarray(image),
-        jnp.asarray(0),
-        jnp.asarray(1),
+        jnp.asarray(label),
+        None if target is None else jnp.asarray(target),
         jnp.asarray(patch.ratio, jnp.float64),
         jnp.asarray(corner),
         jax.random.key(4),
@@ -256,8 +257,9 @@ def attacked(tiny, tiny_twin, patch, attack, side=28):
         attack.patience,
         attack.balance,
         attack.ring,
+        label=label,
     )
-    theirs = reference.attack(tiny_twin, tensor(image), tensor(state.noise), 1, settings)
+    theirs = reference.attack(tiny_twin, tensor(image), tensor(state.noise), target, settings)
     batch = jax.tree.map(lambda leaf: leaf[None], (state, problem))
     states, history = advance(network, *batch, attack, attack.steps)
     return jax.tree.map(lambda leaf: leaf[0], states), history, theirs
@@ -299,6 +301,15 @@ def test_gcpatch_takes_the_same_steps(tiny, tiny_twin, x64, objective, optimizer
 def test_gcpatch_ends_at_the_same_step_with_the_same_patch(tiny, tiny_twin, x64, changes):
     attack = Attack(**{"steps": 12, **changes})
     agree(*attacked(tiny, tiny_twin, Patch(12), attack))
+
+
+@pytest.mark.parametrize("objective", ["hide", "highlight", "classify"])
+def test_untargeted_gcpatch_takes_the_same_steps(tiny, tiny_twin, x64, objective):
+    """Away from the image's class, to the same other one in the end."""
+    attack = Attack(objective=objective, steps=60, confidence=0.5, init="random")
+    states, history, theirs = attacked(tiny, tiny_twin, Patch(12), attack, target=None)
+    agree(states, history, theirs)
+    assert 1 < len(theirs.history) < 60
 
 
 @pytest.mark.parametrize("preset", PRESETS)

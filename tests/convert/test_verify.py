@@ -24,9 +24,11 @@ from convert.checking.comparison import compare, errors, first_difference
 from convert.torchvision import to_torch, twin
 from gcpatch import cli
 from gcpatch.attacks import engine, settings, step
+from gcpatch.attacks.blending import coverage
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Problem, evaluate
 from gcpatch.data import images
+from gcpatch.evaluation import metrics
 from gcpatch.explainers import cam
 from gcpatch.networks import MINIS, Network, fill, layers, lowering, parameters, random
 
@@ -539,6 +541,25 @@ def test_an_image_that_pytorch_sees_otherwise_is_named(finished, capsys):
     out, err = capsys.readouterr()
     assert "PyTorch agrees on 1 of 2 images" in out
     assert f"PyTorch differs on {identity}" in err
+
+
+@pytest.mark.parametrize(("error", "status"), [(0.0, 0), (0.1, 1)])
+def test_the_energy_of_an_untargeted_run_is_that_of_the_class_seen(
+    finished, capsys, tmp_path, error, status
+):
+    network, cells = random("mini_vgg", 5), []
+    (tmp_path / "run.json").write_bytes((finished / "run.json").read_bytes())
+    (tmp_path / "images").symlink_to(finished / "images")
+    for line in (finished / "results.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        png = images.read_png(finished / "images" / record["id"] / "adversarial.png")
+        heat = np.asarray(cam.grad_cam(network, np.float32(png) / 255, record["png"]["id"]))
+        covered = np.asarray(coverage(heat.shape, (224, 224), (0, 160), (64, 64)))
+        energy = metrics.energy(heat, covered) + error
+        cells.append(record | {"target": {"mode": "untargeted"}, "energy_adversarial": energy})
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(one) + "\n" for one in cells))
+    assert cli.main(["verify", "--run", str(tmp_path)]) == status
+    assert f"agrees on {2 * (not status)} of 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("gone", ["weights_digest", "patch", "png", "model", "energy_adversarial"])

@@ -114,6 +114,25 @@ def test_rules_choose_by_the_order_of_the_logits():
     assert labels.choose("tabby", LOGITS, NAMES, (0, 0)) == 0
 
 
+def test_untargeted_is_a_target_that_is_no_class():
+    labels.check("untargeted", NAMES[:2])  # where other rules lack a choice
+    for own, rule in (("", "untargeted"), ("", "tabby"), (None, "untargeted"), ("1", "random")):
+        labels.check_own(own, rule)
+    labels.check_own("untargeted", "untargeted")
+    for own, rule in (("tabby", "untargeted"), ("untargeted", "random")):
+        with pytest.raises(labels.LabelError, match=f"own target is '{own}' and that of the run"):
+            labels.check_own(own, rule)
+
+
+def test_an_untargeted_attack_has_nothing_to_do_where_the_label_is_not_seen():
+    logits = np.float32([0, 3, 1, 2])
+    labels.check_right(1, logits, NAMES)
+    with pytest.raises(
+        labels.AlreadyTarget, match=f"{NAMES[1]!r} already, and not for {NAMES[3]!r}"
+    ):
+        labels.check_right(3, logits, NAMES)
+
+
 def test_random_targets_cover_every_class_but_the_images_own():
     drawn = [labels.choose("random", LOGITS, NAMES, (0, i)) for i in range(200)]
     assert set(drawn) == {0, 2, 3}

@@ -10,6 +10,7 @@ from gcpatch import cli
 from gcpatch.data.images import write_png
 from gcpatch.evaluation.intervals import paired_difference
 from gcpatch.report.compare import compare
+from gcpatch.report.table import columns
 
 SETTINGS = {"attack": {"objective": "hide", "steps": 300}, "shard": "1/1", "seed": 0}
 A, B = {"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}
@@ -90,6 +91,17 @@ def test_images_are_matched_by_id_then_by_content(tmp_path):
     assert found.images == 1 and len(found.changed) <= 1
     assert "Only second has mini_vgg_bn, which is not compared." in found.notes
     assert "1 image has another target in second and cannot be paired." in found.notes
+
+
+def test_untargeted_images_are_matched_whatever_class_is_seen(tmp_path):
+    away = [each | {"mode": "untargeted"} for each in (A, B)]
+    first = [record("a", target=away[0]), record("b", target=away[0])]
+    second = [record("a", target=away[1], both=False), record("b", target=A)]
+    found = pair(tmp_path, first, second)
+    assert found.images == 1 and [*found.changed] == [(0, 0, True)]
+    assert "1 image has another target in second and cannot be paired." in found.notes
+    (column,) = columns(first, [("Target", "class", "target")])
+    assert column["names"] == [0, "untargeted"]  # which cards take for: the class that is seen
 
 
 def test_runs_that_share_no_image_say_so(tmp_path):

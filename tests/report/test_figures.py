@@ -165,6 +165,13 @@ def test_the_text_says_the_classes_the_probabilities_and_the_title():
     assert columns[3] < across.min()
 
 
+def test_an_untargeted_panel_explains_the_class_seen():
+    target = RECORD["target"] | {"mode": "untargeted"}
+    captions = figures._captions(RECORD | {"target": target})
+    assert captions[2][2].endswith("; untargeted")
+    assert captions[3] == (captions[3][0], "explains: rings", "the class seen; 2.1 % in the patch")
+
+
 @pytest.mark.parametrize("strokes", [False, True])
 def test_long_names_end_in_an_ellipsis_within_their_tile(monkeypatch, strokes):
     without_font(monkeypatch, strokes)

@@ -236,6 +236,64 @@ def test_a_picture_that_is_gone_costs_no_record(tiny, files, tmp_path):
     assert watch.notes == ["1 image cannot be read any more; its record stays"]
 
 
+# ---- untargeted ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 60])
+def test_an_untargeted_record_is_of_the_class_that_is_seen(tiny, files, tmp_path, steps):
+    how = replace(ATTACK, objective="highlight", steps=steps, confidence=0.4)
+    _, records = attack(tiny, files[:2], tmp_path / "run", how=how, target="untargeted")
+    for record in records:
+        after = np.float32(images.read_png(next(tmp_path.glob(f"run/images/{record['id']}/adv*"))))
+        seen = int(tiny(after / 255).argmax())
+        assert record["target"] == {
+            "id": seen,
+            "name": tiny.categories[seen],
+            "mode": "untargeted",
+        }
+        assert record["png"]["id"] == seen
+        assert record["fooled_class"] == (seen != record["clean"]["id"])
+        before = images.read_image(next(f for f in files if id_of(f) == record["id"]), 32)
+        for key, pixels in (("adversarial", after), ("clean", np.float32(before))):
+            heat = np.asarray(cam.grad_cam(tiny, pixels / 255, seen))
+            covered = np.asarray(coverage(heat.shape, (32, 32), (0, 22), (10, 10), 0.5))
+            assert record[f"energy_{key}"] == pytest.approx(metrics.energy(heat, covered), rel=1e-4)
+        assert record["fooled_both"] == (record["fooled_class"] and record["fooled_explanation"])
+    assert any(record["fooled_class"] for record in records) == (steps > 1)
+
+
+def test_an_image_that_is_not_taken_for_its_label_is_skipped(tiny, files, tmp_path):
+    top = int(tiny(np.float32(images.read_image(files[0], 32)) / 255).argmax())
+    right, wrong = tiny.categories[top], tiny.categories[top - 1]
+    for own in (("", right), ("untargeted", wrong), ("c", ""), ("runner-up", right)):
+        listed(tmp_path / "list.csv", [(str(files[0]), *own)])
+        folder = tmp_path / "-".join(own)
+        _, (record,) = attack(tiny, [tmp_path / "list.csv"], folder, target="untargeted")
+        if own[0] in ("c", "runner-up"):
+            assert f"own target is '{own[0]}' and that of the run 'untargeted'" in record["error"]
+        elif own[1] == wrong:
+            said = f"the image is taken for {right!r} already, and not for {wrong!r}"
+            assert (record["skipped"], record["error"]) == (said, None)
+            assert record["target"] == {"id": top, "name": right, "mode": "untargeted"}
+        else:
+            assert record["skipped"] is None and record["label"]["id"] == top
+    listed(tmp_path / "list.csv", [(str(files[0]), "untargeted", "")])
+    _, (record,) = attack(tiny, [tmp_path / "list.csv"], tmp_path / "run")
+    assert "attacks of a run are all targeted or all untargeted" in record["error"]
+
+
+def test_an_untargeted_run_that_is_stopped_is_taken_up_where_it_was(
+    tiny, files, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999), target="untargeted")
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    attack(tiny, files, tmp_path / "parts", watch=Impatient(5), **how)[0].release()
+    assert (tmp_path / "parts/snapshots").is_dir()
+    attack(tiny, files, tmp_path / "parts", resume=True, **how)[0].close()
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
 class Impatient(Progress):
     """Asks for an end after so many image-steps."""
 

@@ -66,6 +66,8 @@ def run(options: argparse.Namespace) -> int:
     start = take_library(options)
     region, attack = region_and_attack(options)
     how = Options(**given(options, Options))
+    if how.target == labels.UNTARGETED:
+        attack.check_untargeted(start)
     part = part_of(options)
     batch = _batch(options.batch)
     network = load_network(options.model, options.weights, how.seed)

@@ -93,12 +93,12 @@ def _pictures(patch: Any, options: argparse.Namespace) -> int:
 
 def _judge(patch: Any, options: argparse.Namespace) -> int:
     from gcpatch.attacks.patches import Library, attack_of
-    from gcpatch.data import hints
+    from gcpatch.data import hints, labels
     from gcpatch.explainers.cam import map_shape
     from gcpatch.runs import campaign, progress
     from gcpatch.runs.journal import Journal
 
-    if patch.target is None:
+    if patch.target is None and not patch.untargeted:
         raise UserError(f"{options.patch} is for several targets; leave out --model")
     network = load_network(options.model, options.weights)
     note, attack = patch.check(network), attack_of(patch.origin)
@@ -109,7 +109,7 @@ def _judge(patch: Any, options: argparse.Namespace) -> int:
     items, notes = hints.labelled(found.items, network.categories)
     settings = {
         "model": network.name,
-        "target": patch.target_name,
+        "target": labels.UNTARGETED if patch.untargeted else patch.target_name,
         "resize_mode": options.resize_mode,
         "applied": Library([patch]).digest,
         "made_for": patch.origin.networks,

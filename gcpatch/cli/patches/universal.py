@@ -139,6 +139,10 @@ def targets_of(text: str, categories: Sequence[str], seed: int) -> list[int]:
 
     from gcpatch.data import labels
 
+    if text == labels.UNTARGETED:
+        raise UserError(
+            "a patch for many images needs a target; untargeted is `gcpatch attack` alone"
+        )
     if text == "all":
         return list(range(len(categories)))
     if text == "random":

@@ -39,6 +39,10 @@ function at(key, row) {
   const column = columnOf[key], value = column?.values[row] ?? null;
   return value === null || !column.names ? value : column.names[value];
 }
+function explainedClass(row, seen) {  // the target, or of an untargeted attack the class seen
+  const target = at("target", row);
+  return target === null || target === "untargeted" ? seen : target;
+}
 function badge(parent, status) {
   const look = {both: "both", failed: "bad", "not fooled": "", skipped: ""}[status] ?? "half";
   make("span", parent, status, "badge " + look);

@@ -5,7 +5,7 @@ function about(row, parent) {
 function tiles(row) {
   return data.names[row].flatMap((name, side) => {
     const key = side ? "second." : "first.", after = at(key + "adversarial", row) ?? "–";
-    const target = at("target", row) ?? after, what = `${at("id", row)} in ${name}`;
+    const target = explainedClass(row, after), what = `${at("id", row)} in ${name}`;
     return [
       {alt: "Attacked image " + what, line: `${name}: ${after}`, small: at(key + "outcome", row)},
       {alt: `Map of attacked ${what}, for ${target}`, line: "explains: " + target,

@@ -39,7 +39,7 @@ function about(row, parent) {
 }
 function tiles(row) {
   const [name, clean, after] = ["id", "clean", "adversarial"].map(key => at(key, row) ?? "–");
-  const target = at("target", row) ?? after, ring = at("energy_ring_adversarial", row);
+  const target = explainedClass(row, after), ring = at("energy_ring_adversarial", row);
   const chance = side => "probability " + shareText(at(side + ".probability", row));
   const heat = shareText(at("energy_adversarial", row)) + " in the patch" +
     (ring === null ? "" : `, ${shareText(ring)} with its ring`);

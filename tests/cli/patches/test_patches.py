@@ -8,6 +8,7 @@ import pytest
 
 import gcpatch
 from gcpatch import cli
+from gcpatch.attacks.settings import AttackError
 from gcpatch.data import images
 from gcpatch.runs import library
 
@@ -163,6 +164,46 @@ def test_a_patch_before_a_network_is_a_run(photos, tmp_path, capsys, refuse):
 
 def attack(photos, out, *more):
     return run("attack", photos, *MODEL, *SMALL, "--out", out, *more)
+
+
+def test_untargeted_attacks(photos, tmp_path, capsys, refuse):
+    """Transferred, compared, applied, and what they refuse."""
+    away, wanted = ["--target", "untargeted"], {"mode": "untargeted"}
+    for out in ("away", "again"):
+        assert attack(photos, tmp_path / out, *away, "--steps", 60) == 0
+    found = records(tmp_path / "away")
+    assert any(record["fooled_class"] for record in found.values())
+    capsys.readouterr()
+    assert run("transfer", "away", "--models", "own:network", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    for mean, key in (("fooled_class", "fooled_class"), ("energy", "energy_adversarial")):
+        expected = np.mean([record[key] for record in found.values()])
+        assert row[mean]["value"] == pytest.approx(expected, rel=1e-4)
+    assert run("compare", "away", "again", "--json") == 0
+    (pair,) = json.loads(capsys.readouterr().out)["pairs"]
+    assert pair["images"] == len(found) == 2
+
+    network = sys.modules["own"].network()
+    image = np.float32(images.read_image(photos / "photo0.png", 14)) / 255
+    how = gcpatch.Attack(objective="classify", steps=60)
+    (made,) = gcpatch.attack(network, image[None], None, gcpatch.Patch(5), how)
+    made.patch.save("patch.npz")
+    assert run("apply", "patch.npz", photos, *MODEL, "--out", "applied") == 0
+    for record in records(tmp_path / "applied").values():
+        assert record["target"] == {k: record["adversarial"][k] for k in ("id", "name")} | wanted
+        assert record["fooled_class"] == (record["png"]["id"] != record["clean"]["id"])
+
+    new = ["attack", photos, *MODEL, *away, "--out", "new"]
+    assert "swap needs a target" in refuse(*new, "--objective", "swap")
+    for init in ("auto", "patch.npz"):
+        assert "a library has a patch for each target" in refuse(*new, "--init", init)
+    line = refuse(
+        "universal", photos, *MODEL, *SMALL, "--targets", "untargeted", "--out", "new.npz"
+    )
+    assert "a patch for many images needs a target" in line
+    with pytest.raises(AttackError, match="many images needs"):
+        gcpatch.universal([network], image[None], None, gcpatch.Patch(5), how)
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_attacks_start_from_a_library(photos, tmp_path, capsys, refuse):
