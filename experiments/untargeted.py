@@ -72,7 +72,9 @@ def row(network: Network, images: np.ndarray, region: Patch, loss: Loss) -> tupl
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--ratio", type=float, default=1.0)
     parser.add_argument("--scenes", type=int, default=16)
     options = parser.parse_args()
