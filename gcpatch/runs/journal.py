@@ -39,8 +39,26 @@ def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     if "patch" in said:
         said["patch"] = {"kind": regions.kind_of(said["patch"])} | said["patch"]
     if "attack" in said:
-        said["attack"] = {"layer": None, "explainer": "grad-cam"} | said["attack"]
+        said["attack"] = _attack_with_defaults(said["attack"])
     return said
+
+
+def _attack_with_defaults(said: dict[str, Any]) -> dict[str, Any]:
+    """The same of an attack; what is not balanced had another rate of its own, of Adam."""
+    own = said.get("optimizer") == "adam" and said.get("learning_rate") is None
+    rate = {"learning_rate": 0.1} if own and "balance" not in said else {}
+    unsaid = {"balance": False, "ring": 0, "reach": "exact", "restart": False}
+    return unsaid | {"layer": None, "explainer": "grad-cam"} | said | rate
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any], within: str = "") -> Iterator[str]:
+    """What two runs' settings differ in, a sentence each."""
+    for key in sorted({*old, *new}):
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from _differing(was, now, f"{within}{key}.")
+        elif was != now:
+            yield f"{within}{key} was {was!r} and is {now!r}"
 
 
 class Journal:
@@ -104,12 +122,7 @@ class Journal:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{found} is not a run's settings; choose another folder") from None
         new = _with_defaults(json.loads(json.dumps(self.settings["settings"])))
-        differing = [
-            f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
-            for key in sorted({*old, *new})
-            if old.get(key) != new.get(key)
-        ]
-        if differing:
+        if differing := list(_differing(old, new)):
             raise RunError(f"{self.folder} holds a run of other settings: {'; '.join(differing)}")
 
     def _sweep(self) -> None:
