@@ -90,7 +90,8 @@ class Fields:
     restart: bool = setting(
         False,
         "whether an image whose best step is half of the steps ago begins anew, once, from "
-        "`random` pixels; its best step so far is kept, and its steps are counted on; not in the near field",
+        "`random` pixels; its best step so far is kept, and its steps are counted on; not in the "
+        "near field",
     )
     layer: str | None = setting(
         None,

@@ -70,8 +70,8 @@ class Attack(Fields):
             )
         if self.restart and self.reach != "exact":
             raise AttackError(
-                f"restart is True and the reach is {self.reach!r}; only with the exact reach can an "
-                "attack restart"
+                f"restart is True and the reach is {self.reach!r}; only with the exact reach does "
+                "an attack restart"
             )
         if not isinstance(self.optimizer, str | optax.GradientTransformation):
             raise AttackError(
