@@ -283,22 +283,20 @@ class _Campaign:
             begin = partial(init_state, shape=place.shape)
             self.like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
             self.in_progress = self.snapshots.load(self.like, self.watch.note)
-        kept = [self.in_progress.pop(clean.item.id, None)]
-        if clean.item.id in self.deferred:
-            kept.append(self.deferred.load(clean.item.id, self.like, self.watch.note))
+        kept = (
+            self.in_progress.pop(clean.item.id, None),
+            self.deferred.load(clean.item.id, self.like, self.watch.note),
+        )
         known = fingerprint_of(clean.item, picture.sha256)
-        of_this = [saved for saved in kept if saved is not None and saved.fingerprint == known]
-        if not of_this:
-            return problem
-        furthest = max(of_this, key=lambda saved: int(saved.state.step))
-        return InProgress(problem, furthest.state, furthest.history)
+        of_this = (saved for saved in kept if saved and saved.fingerprint == known)
+        found = max(of_this, key=lambda saved: int(saved.state.step), default=None)
+        return problem if found is None else InProgress(problem, found.state, found.history)
 
     def _defer(self, place: int, attack: InProgress) -> None:
         """Puts an image aside, behind all others."""
-        item, picture = self.waiting.pop(place)[:2]
-        known = fingerprint_of(item, picture.sha256)
-        self.deferred.save(item.id, Saved(known, attack.state, attack.history))
-        self.last.append(item)
+        clean = self.waiting.pop(place)
+        self.deferred.save(clean.item.id, _saved(clean, attack))
+        self.last.append(clean.item)
 
     def _start(self, clean: Clean) -> AdversarialPatch | None:
         """The patch from which an image starts, if the library has one for its target."""
@@ -319,10 +317,9 @@ class _Campaign:
         """Puts what is in the slots on the disk, behind the files of what has left them."""
         wait(self.writing)
         in_progress = dict(self.in_progress or {})
-        for place, (_, state, history) in slots.underway().items():
-            item, picture = self.waiting[place][:2]
-            known = fingerprint_of(item, picture.sha256)
-            in_progress[item.id] = Saved(known, state, history)
+        for place, attack in slots.underway().items():
+            clean = self.waiting[place]
+            in_progress[clean.item.id] = _saved(clean, attack)
         try:
             self.snapshots.save(in_progress)
         except Exception as error:  # a snapshot is a precaution, whatever Orbax has against it
@@ -424,6 +421,11 @@ class _Judged(_Campaign):
 
 
 _evaluate = jax.jit(lambda *given: evaluate(*given)[1])
+
+
+def _saved(clean: Clean, attack: InProgress) -> Saved:
+    known = fingerprint_of(clean.item, clean.picture.sha256)
+    return Saved(known, attack.state, attack.history)
 
 
 def blamed(item: Item, error: Exception) -> dict[str, str]:

@@ -34,12 +34,14 @@ class Deferred:
             np.savez(file, histories=histories, about=about, **arrays["states"])
 
     def load(self, identity: str, like: State, note: Callable[[str], None]) -> Saved | None:
-        """An attack that was put aside; None if it cannot be read, of which `note` is told.
+        """An attack that was put aside; None without one that can be read.
 
-        `like` is a state (or its shapes) of the attacks.
+        `like` is a state (or its shapes) of the attacks; `note` is told of what cannot be read.
         """
+        if identity not in self:
+            return None
         try:
-            with np.load(self._file(identity)) as found:
+            with self._file(identity).open("rb") as file, np.load(file) as found:
                 arrays = {"states": found, "histories": found["histories"]}
                 return unpack(arrays, json.loads(str(found["about"])), like)[identity]
         except Exception as error:  # whatever NumPy has against a damaged file
