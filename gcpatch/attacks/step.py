@@ -328,6 +328,7 @@ def _restarted(
 
     That is once at most. What was best so far stays, and so does the number of steps.
     """
+    assert after.improved is not None
     better = after.best_shortfall < before.best_shortfall
     improved = jnp.where(better, after.step, after.improved)
     clean = cut(problem.image, problem.corner, (after.noise.shape[0], after.noise.shape[1]))

@@ -29,9 +29,9 @@ class Deferred:
         """Puts an attack aside."""
         self.folder.mkdir(exist_ok=True)
         arrays, about = pack({identity: saved})
-        histories, about = arrays["histories"], json.dumps(about)
+        named = {"histories": arrays["histories"], "about": json.dumps(about), **arrays["states"]}
         with atomic_write(self._file(identity)) as draft, draft.open("wb") as file:
-            np.savez(file, histories=histories, about=about, **arrays["states"])
+            np.savez(file, **named)
 
     def load(self, identity: str, like: State, note: Callable[[str], None]) -> Saved | None:
         """An attack that was put aside; None without one that can be read.

@@ -138,10 +138,11 @@ def test_a_stopped_attack_says_how_to_go_on(tmp_path, capsys, monkeypatch, numbe
     images.write_png(tmp_path / "photo.png", pixels)
     options = ["--model", "mini_vgg", "--steps", "60", "--learning-rate", "0.001"]
     command = ["attack", str(tmp_path / "photo.png"), *options, "--out", str(tmp_path / "run")]
-    steps = ConsoleProgress.steps
+    steps, taken = ConsoleProgress.steps, []
 
     def interrupted(watch, count):
         steps(watch, count)
+        taken.append(count)
         if number is None:
             time.sleep(1)
         else:
@@ -153,9 +154,8 @@ def test_a_stopped_attack_says_how_to_go_on(tmp_path, capsys, monkeypatch, numbe
     assert capsys.readouterr().err.endswith(line)
     assert not (tmp_path / "run/results.jsonl").read_text()
     monkeypatch.undo()
-    taken = []
     monkeypatch.setattr(ConsoleProgress, "steps", lambda watch, count: taken.append(count))
     assert cli.main([*command, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 1
     (line,) = (tmp_path / "run/results.jsonl").read_text().splitlines()
-    assert json.loads(line)["steps"] == sum(taken) + 20  # those before the signal
+    assert json.loads(line)["steps"] == sum(taken)  # also those before the end
