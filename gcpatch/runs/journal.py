@@ -25,6 +25,7 @@ from gcpatch.attacks import regions
 from gcpatch.attacks.step import Losses
 from gcpatch.errors import UserError
 from gcpatch.files import DRAFTS, atomic_directory, atomic_write, is_name
+from gcpatch.report.export import flatten
 from gcpatch.report.records import read_records
 from gcpatch.report.summary import write_summary
 
@@ -49,16 +50,6 @@ def _attack_with_defaults(said: dict[str, Any]) -> dict[str, Any]:
     rate = {"learning_rate": 0.1} if own and "balance" not in said else {}
     unsaid = {"balance": False, "ring": 0, "reach": "exact", "restart": False}
     return unsaid | {"layer": None, "explainer": "grad-cam"} | said | rate
-
-
-def _differing(old: dict[str, Any], new: dict[str, Any], within: str = "") -> Iterator[str]:
-    """What two runs' settings differ in, a sentence each."""
-    for key in sorted({*old, *new}):
-        was, now = old.get(key), new.get(key)
-        if isinstance(was, dict) and isinstance(now, dict):
-            yield from _differing(was, now, f"{within}{key}.")
-        elif was != now:
-            yield f"{within}{key} was {was!r} and is {now!r}"
 
 
 class Journal:
@@ -118,11 +109,16 @@ class Journal:
                 f"{self.folder} holds a run already; go on with --resume or choose another folder"
             )
         try:
-            old = _with_defaults(json.loads(found.read_text())["settings"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            old = flatten(_with_defaults(json.loads(found.read_text())["settings"]))
+        except (AttributeError, ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{found} is not a run's settings; choose another folder") from None
-        new = _with_defaults(json.loads(json.dumps(self.settings["settings"])))
-        if differing := list(_differing(old, new)):
+        new = flatten(_with_defaults(json.loads(json.dumps(self.settings["settings"]))))
+        differing = [
+            f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
+        if differing:
             raise RunError(f"{self.folder} holds a run of other settings: {'; '.join(differing)}")
 
     def _sweep(self) -> None:
