@@ -207,3 +207,9 @@ def test_an_images_files_are_on_the_disk_before_the_record_that_names_them(tmp_p
     before, after = events[: events.index(named)], events[events.index(named) + 1 :]
     assert {named[0], f"{named[0]}/adversarial.png", f"{named[0]}/history.npz"} <= set(before)
     assert after == [str(tmp_path / "images"), str(tmp_path / "results.jsonl")]
+
+
+def test_settings_whose_attack_is_none_are_refused(tmp_path):
+    Journal(tmp_path, {"settings": {"attack": "hide"}})
+    with pytest.raises(RunError, match=r"run\.json is not a run's settings; choose another folder"):
+        Journal(tmp_path, SETTINGS, resume=True)
