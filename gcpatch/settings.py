@@ -110,17 +110,29 @@ def default_of(each: Field, about: Setting) -> str | None:
 
 
 def check(values: Any, error: type[UserError]) -> None:
-    """Raises `error` where one of a dataclass's settings is not what it may be."""
+    """Raises `error` where one of a dataclass's settings is not what it may be.
+
+    Numbers become Python's own (NumPy's are none that JSON knows).
+    """
     for each, about in settings_of(type(values)):
         value = getattr(values, each.name)
         if about.registry and isinstance(value, str):
             choose(about.registry, value, error=error)
-        kind = numbers.Integral if about.parse is int else numbers.Real
-        if about.range and value is not None and not isinstance(value, kind):
+        if about.range is None or value is None:
+            continue
+        if not is_number(value, whole=about.parse is int):
             what = "a whole number" if about.parse is int else "a number"
             raise error(f"{each.name} is {value!r}; it must be {what}")
-        if about.range and value is not None and not about.range.holds(value):
+        if not about.range.holds(value):
             raise error(f"{each.name} is {value}; it must be {about.range.says}")
+        own = int(value) if isinstance(value, numbers.Integral) else float(value)
+        object.__setattr__(values, each.name, own)
+
+
+def is_number(value: Any, *, whole: bool = False) -> bool:
+    """Whether a value is a number, or a whole one; True and False are none."""
+    kind = numbers.Integral if whole else numbers.Real
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def documented(kind: Kind) -> Kind:

@@ -1,7 +1,9 @@
 import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gcpatch import settings
@@ -45,6 +47,8 @@ def test_the_docstring_names_every_setting():
     [
         ({"litres": 0.0}, "litres is 0.0; it must be over 0"),
         ({"litres": float("nan")}, "litres is nan; it must be over 0"),
+        ({"litres": True}, "litres is True; it must be a number"),
+        ({"cups": True}, "cups is True; it must be a whole number"),
         ({"cups": 0}, "cups is 0; it must be at least 1"),
         ({"init": "cold"}, "there is no init 'cold'; choose one of mean, image, random, clean"),
     ],
@@ -53,6 +57,12 @@ def test_what_is_out_of_range_or_no_name(values, message):
     with pytest.raises(KettleError, match=message):
         check(Kettle(**values), KettleError)
     check(Kettle(), KettleError)
+
+
+def test_numbers_of_numpy_become_those_that_json_knows():
+    kettle = Kettle(litres=np.float32(0.5), cups=np.int64(5))
+    check(kettle, KettleError)
+    assert json.dumps([kettle.litres, kettle.cups]) == "[0.5, 5]"
 
 
 def test_options_are_made_of_what_has_a_value():

@@ -87,6 +87,12 @@ class Fields:
     patience: int = setting(
         1, "stop once the goal is met for so many steps in a row", parse=int, range=at_least(1)
     )
+    restart: bool = setting(
+        False,
+        "whether an image whose best step is half of the steps ago begins anew, once, from "
+        "`random` pixels; its best step so far is kept, and its steps are counted on; not in the "
+        "near field",
+    )
     layer: str | None = setting(
         None,
         "the layer whose map is attacked and judged",

@@ -12,7 +12,7 @@ from gcpatch.attacks.fields import REACHES, STARTS, Fields
 from gcpatch.attacks.objectives import OBJECTIVES, ObjectiveError, as_objective
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import METHODS, Cam
-from gcpatch.settings import check, documented
+from gcpatch.settings import check, documented, is_number
 
 OPTIMIZERS: dict[str, Callable[[float], optax.GradientTransformation]] = {
     "sign": optax.sign_sgd,
@@ -61,10 +61,17 @@ class Attack(Fields):
                 f"ring is {self.ring}, but {self.objective.name} clears no cells; only hide does, "
                 "and a function of your own that uses the coverage"
             )
-        if self.reach not in REACHES and not (isinstance(self.reach, int) and self.reach >= 0):
+        if is_number(self.reach, whole=True) and self.reach >= 0:
+            object.__setattr__(self, "reach", int(self.reach))
+        elif self.reach not in REACHES:
             raise AttackError(
                 f"the reach is {self.reach!r}; it must be {', '.join(REACHES)}, or a whole number "
                 "of cells from 0 on"
+            )
+        if self.restart and self.reach != "exact":
+            raise AttackError(
+                f"restart is True and the reach is {self.reach!r}; only with the exact reach does "
+                "an attack restart"
             )
         if not isinstance(self.optimizer, str | optax.GradientTransformation):
             raise AttackError(

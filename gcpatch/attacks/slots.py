@@ -141,6 +141,7 @@ def stream(
     on_batch: Callable[[int], None] = lambda batch: None,
     on_chunk: Callable[["Slots"], None] = lambda slots: None,
     devices: Sequence[jax.Device] | None = None,
+    on_defer: Callable[[int, InProgress], None] | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Attacks any number of images through a batch of slots; yields each as it is done.
 
@@ -159,6 +160,9 @@ def stream(
         on_batch: called with the number of slots a device when it had to shrink.
         on_chunk: called after each chunk, when what is done has been yielded.
         devices: to share the slots; JAX's default device if None.
+        on_defer: called with the place of an image whose attack has stalled for half of its steps,
+            and the attack so far, when its slot is given to the next image; it may be taken up at
+            the end of the problems. If None every image keeps its slot.
 
     Yields:
         The place of an image among the problems, and its outcome.
@@ -174,7 +178,7 @@ def stream(
     while True:
         slots = Slots(network, shape, attack, batch, corner, devices)
         try:
-            yield from slots.run(queue, on_steps, on_chunk, precision)
+            yield from slots.run(queue, on_steps, on_chunk, precision, on_defer)
             return
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or batch == 1:
@@ -202,19 +206,29 @@ class Slots:
         self.weights = self._place(network, PartitionSpec())
         self.taken: dict[int, tuple[int, Problem]] = {}
         self.histories: dict[int, list[Losses]] = {}
+        self.improved: dict[int, tuple[float, int]] = {}  # a slot's best shortfall, and its step
         self.reach: Reach | None = None
         self.stale: set[int] = set()  # slots of images that were taken up: without a batch's memory
         self.states: Any = None
         self.problems: Any = None
 
     def run(
-        self, queue: Iterator[tuple[int, Problem | InProgress]], on_steps, on_chunk, precision: str
+        self,
+        queue: Iterator[tuple[int, Problem | InProgress]],
+        on_steps,
+        on_chunk,
+        precision: str,
+        on_defer=None,
     ) -> Iterator[tuple[int, Result]]:
         """Yields each image's number and outcome."""
         while True:
-            for slot in range(self.count):
-                if slot not in self.taken and (item := next(queue, None)) is not None:
-                    self._enter(slot, *item, precision)
+            free = [slot for slot in range(self.count) if slot not in self.taken]
+            for slot in free + (self._stalled() if on_defer else []):
+                if (item := next(queue, None)) is None:
+                    break
+                if slot in self.taken:
+                    on_defer(*self._defer(slot))
+                self._enter(slot, *item, precision)
             if not self.taken:
                 return
             before = start = np.asarray(self.states.step)
@@ -237,6 +251,26 @@ class Slots:
             place: InProgress(problem, _row(states, slot), _joined(self.histories[slot]))
             for slot, (place, problem) in self.taken.items()
         }
+
+    def _stalled(self) -> list[int]:
+        """The slots of images whose best shortfall is that of half of their steps ago.
+
+        When an attack is interrupted does not change where it leads, so that this may depend on
+        where its chunks end, and on when it was taken up.
+        """
+        if not self.taken:
+            return []
+        best, steps = np.asarray(self.states.best_shortfall), np.asarray(self.states.step)
+        for slot in self.taken:
+            if slot not in self.improved or best[slot] < self.improved[slot][0]:
+                self.improved[slot] = best[slot], steps[slot]
+        half = self.attack.steps / 2
+        return [slot for slot in self.taken if steps[slot] - self.improved[slot][1] >= half]
+
+    def _defer(self, slot: int) -> tuple[int, InProgress]:
+        place, problem = self.taken.pop(slot)
+        state = jax.tree.map(np.asarray, _take(self.states, slot))
+        return place, InProgress(problem, state, _joined(self.histories.pop(slot)))
 
     def _advance(self) -> list[tuple[np.ndarray, Losses]]:
         """A chunk of steps, and in the near field an exact look behind them.
@@ -283,6 +317,7 @@ class Slots:
     def _enter(self, slot: int, place: int, entry: Problem | InProgress, precision: str) -> None:
         problem, state, history = entry if isinstance(entry, InProgress) else (entry, None, None)
         self.taken[slot] = place, problem
+        self.improved.pop(slot, None)
         self.histories[slot] = [] if history is None else [history]
         if state is None:
             state = _begin(self.network, problem, self.shape, self.attack)

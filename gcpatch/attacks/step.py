@@ -69,7 +69,7 @@ class NearField(NamedTuple):
 class State(NamedTuple):
     """An attack under way. The noise (N, eq. 4) is in normalised units, the best tile in pixels.
 
-    `best_noise` is the noise of the best tile.
+    `best_noise` is the noise of the best tile, `improved` the step that found it, where it counts.
     """
 
     noise: Float[Array, "rows columns 3"]
@@ -82,6 +82,7 @@ class State(NamedTuple):
     best_shortfall: Float[Array, ""]
     best_losses: Losses
     near: NearField | None = None
+    improved: Int[Array, ""] | None = None
 
 
 def rival(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Int[Array, ""]:
@@ -266,9 +267,7 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
     if problem.start is not None:
         noise = network.normalize(jnp.clip(problem.start, least, most))
     elif attack.init == "random":
-        noise = network.normalize(
-            jax.random.uniform(problem.key, tile.shape, tile.dtype, least, most)
-        )
+        noise = _random(network, problem, tile, problem.key)
     elif attack.init == "image" or problem.bound is not None:
         noise = network.normalize(tile)
     else:
@@ -285,7 +284,16 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
         worst,
         Losses(worst, worst, worst),
         None if attack.reach == "exact" else NearField(zero > 0, zero > 0, zero),
+        zero if attack.restart else None,
     )
+
+
+def _random(
+    network: Network, problem: Problem, clean: Float[Array, "r c 3"], key: PRNGKeyArray
+) -> Float[Array, "r c 3"]:
+    """Noise of random pixels, within the bound if there is one."""
+    pixels = jax.random.uniform(key, clean.shape, clean.dtype, *limits(problem, clean))
+    return network.normalize(pixels)
 
 
 def seen_of(
@@ -310,7 +318,7 @@ def step(
 ) -> tuple[State, Losses]:
     """One step for one image: gradient, update of N alone, projection (algorithm 1, 12-25).
 
-    For `forward` see `evaluate`.
+    With `attack.restart` the next may begin anew. For `forward` see `evaluate`.
     """
     tile, seen = seen_of(network, state, problem, attack)
     gradient, (losses, lacking) = jax.grad(evaluate, argnums=1, has_aux=True)(
@@ -327,7 +335,30 @@ def step(
     broken = ~jnp.isfinite(losses.total)
     done = (streak >= attack.patience) | (count >= attack.steps) | broken
     moved = state._replace(noise=noise, optimizer=optimizer, step=count, streak=streak, done=done)
-    return keep_best(moved, tile, seen, lacking, losses), losses
+    best = keep_best(moved, tile, seen, lacking, losses)
+    return (_restarted(network, state, best, problem, attack) if attack.restart else best), losses
+
+
+def _restarted(
+    network: Network, before: State, after: State, problem: Problem, attack: Attack
+) -> State:
+    """The state after a step, with random noise and a fresh optimiser where it has stalled.
+
+    That is once at most. What was best so far stays, and so does the number of steps.
+    """
+    assert after.improved is not None
+    better = after.best_shortfall < before.best_shortfall
+    improved = jnp.where(better, after.step, after.improved)
+    clean = cut(problem.image, problem.corner, (after.noise.shape[0], after.noise.shape[1]))
+    noise = _random(network, problem, clean, jax.random.fold_in(problem.key, 1))
+    fresh = after._replace(
+        noise=noise,
+        optimizer=attack.transformation.init(noise),
+        streak=jnp.zeros_like(after.streak),
+        improved=after.step,
+    )
+    stalled = 2 * (after.step - improved) >= attack.steps
+    return jax.tree.map(partial(jnp.where, stalled), fresh, after._replace(improved=improved))
 
 
 def keep_best(

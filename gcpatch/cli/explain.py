@@ -6,7 +6,15 @@ from typing import Any
 from gcpatch.cli import printing
 from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.inputs import add_images_and_model, find_images, load_network
-from gcpatch.cli.options import add_json, add_named, add_verb, check_range, command
+from gcpatch.cli.options import (
+    add_budget,
+    add_json,
+    add_named,
+    add_verb,
+    check_range,
+    command,
+    end_of_budget,
+)
 from gcpatch.errors import UserError
 from gcpatch.settings import choose
 
@@ -58,6 +66,7 @@ def add(verbs: Any) -> None:
         help=f"images explained at a time; auto (default): {MOST_ON_ACCELERATOR}, on a CPU {MOST_ON_CPU}; halved where memory runs out",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    add_budget(parser)
     add_parts(parser)
     add_json(parser)
 
@@ -72,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     from gcpatch.runs import explaining, progress
     from gcpatch.runs.journal import Journal
 
+    until = end_of_budget(options)
     choose("colormap", options.colormap)
     choose("resize mode", options.resize_mode)
     check_range("limit", options.limit, 1)
@@ -95,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     journal = Journal(part.folder, described, resume=options.resume)
     done = sum(item.id in journal.done for item in items)
     watch = progress.ConsoleProgress(len(items), done, doing="explaining")
-    with watch, watch.signals():
+    with watch, watch.signals(until):
         for note in notes:
             watch.note(f"gcpatch {options.verb}: {note}")
         for _ in explaining.run(
@@ -111,8 +121,7 @@ def run(options: argparse.Namespace) -> int:
         ):
             pass
     if watch.stopped:
-        printing.warn(f"stopped; {options.again}", options.verb)
-        return 128 + watch.stopped
+        return printing.stopped(watch.stopped, options.verb, options.again)
     found = summary.write_summary(part.folder, journal.records())
     place = {item.id: n for n, item in enumerate(items)}
     rows = sorted(

@@ -1,8 +1,10 @@
 """What the verbs share: their parsers, the options that several have, and names in registries."""
 
 import argparse
+import re
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,9 @@ from typing import Any
 
 from gcpatch.errors import UserError
 from gcpatch.settings import default_of, names_of, settings_of
+
+DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s?)?")
+MOST_SECONDS = 10 * 365 * 86400
 
 
 def check_range(flag: str, value: int | None, least: int, most: int | None = None) -> None:
@@ -91,6 +96,34 @@ def add_verb(
     )
     parser.set_defaults(run=run, parser=parser, again="run the same command again")
     return parser
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Adds `--budget`."""
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="end in good order after so long, such as 90, 15m, 2h or 1h30m; --resume goes on",
+    )
+
+
+def end_of_budget(options: argparse.Namespace) -> float | None:
+    """When a budget that begins now is spent, by `time.monotonic`; None without one.
+
+    Raises:
+        UserError: it is no duration.
+    """
+    text = options.budget
+    if text is None:
+        return None
+    hours, minutes, seconds = found.groups(0) if (found := DURATION.fullmatch(text)) else (0, 0, 0)
+    span = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+    if not 0 < span < MOST_SECONDS:
+        raise UserError(
+            f"the budget is {text!r}; it must be seconds (90 or 90s), minutes (15m), hours (2h) "
+            "or several of them (1h30m), over 0 and below 10 years"
+        )
+    return time.monotonic() + span
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,6 +27,12 @@ def prepare() -> None:
 def warn(text: str, verb: str | None = None) -> None:
     """Writes a line to standard error, as the verb's own if it is given."""
     print(f"gcpatch {verb}: {text}" if verb else text, file=sys.stderr)
+
+
+def stopped(by: int, verb: str, again: str) -> int:
+    """Says how to go on with a run that a signal ended; returns the exit status."""
+    warn(f"{'the budget is spent' if by == signal.SIGALRM else 'stopped'}; {again}", verb)
+    return 128 + by
 
 
 def as_json(value: Any, indent: int = 2) -> None:

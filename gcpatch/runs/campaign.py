@@ -30,6 +30,7 @@ from gcpatch.data.sources import Item
 from gcpatch.errors import UserError
 from gcpatch.networks import Network
 from gcpatch.networks.checkpoints import digest
+from gcpatch.runs.deferred import Deferred
 from gcpatch.runs.journal import Journal
 from gcpatch.runs.options import PRECISIONS, Options
 from gcpatch.runs.outcome import FIELDS, Clean, Skipped, draw, evaluate_result, look_at, seeds
@@ -176,9 +177,12 @@ class _Campaign:
         self.patch, self.place, self.library = patch, cache(patch.place), library
         self.name = attack.objective.name
         self.waiting: dict[int, Clean] = {}
+        self.begun, self.told = 0, False  # images, each time one is; of files of several frames
         self.writing: deque[Future[dict[str, Any]]] = deque()
         self.snapshots = Snapshots(journal.folder / "snapshots")
-        self.in_progress: dict[str, Saved] | None = None
+        self.in_progress: dict[str, Saved] | None = None  # of the snapshot, if not yet taken up
+        self.deferred = Deferred(journal.folder / "deferred")
+        self.last: list[Item] = []  # images that were deferred
 
     def run(self, items, batch, devices) -> Iterator[dict[str, Any]]:
         saved, every = time.monotonic(), self.options.checkpoint_every
@@ -209,6 +213,7 @@ class _Campaign:
             yield from self._written(0)
         if not self.watch.stopped:
             self.snapshots.clear()
+            self.deferred.clear()
 
     def _outcomes(self, problems, place, batch, on_chunk, devices):
         return stream(
@@ -223,15 +228,30 @@ class _Campaign:
             self._smaller,
             on_chunk,
             devices,
+            self._defer,
         )
 
     def _problems(self, items, pool) -> Generator[Problem | InProgress, None, None]:
-        """What is to be attacked, from images that threads read ahead."""
+        """What is to be attacked: first what was never deferred, then what is by then."""
         items = compared(self.journal, items, self.watch, done="attacked")
         fresh = (item for item in items if item.id not in self.journal.done)
-        with closing(prefetch(self._look, fresh, THREADS)) as looks:
-            place, told = 0, False
+        yield from self._read_ahead((item for item in fresh if not self._is_last(item)), pool)
+        while self.last:
+            last, self.last = self.last, []
+            yield from self._read_ahead(last, pool)
+
+    def _is_last(self, item: Item) -> bool:
+        """Whether an earlier run deferred an image, which is then kept for the end."""
+        if found := item.id in self.deferred:
+            self.last.append(item)
+        return found
+
+    def _read_ahead(self, items, pool) -> Generator[Problem | InProgress, None, None]:
+        """The problems of items that threads read ahead."""
+        with closing(prefetch(self._look, items, THREADS)) as looks:
             for item, future in looks:
+                if self.watch.stopped:
+                    return
                 try:
                     clean = future.result()
                 except Skipped as skip:
@@ -240,11 +260,11 @@ class _Campaign:
                 except Exception as error:  # whatever is wrong with this one image
                     self.writing.append(pool.submit(self._append, item, blamed(item, error)))
                     continue
-                if clean.picture.several and not told:
+                if clean.picture.several and not self.told:
                     self.watch.note(item.of_several())
-                    told = True
-                self.waiting[place] = clean
-                place += 1
+                    self.told = True
+                self.waiting[self.begun] = clean
+                self.begun += 1
                 yield self._problem(clean)
 
     def _problem(self, clean: Clean) -> Problem | InProgress:
@@ -266,12 +286,22 @@ class _Campaign:
         )
         if self.in_progress is None:
             begin = partial(init_state, shape=place.shape)
-            like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
-            self.in_progress = self.snapshots.load(like, self.watch.note)
-        found = self.in_progress.get(clean.item.id)
-        if found is None or found.fingerprint != fingerprint_of(clean.item, picture.sha256):
-            return problem
-        return InProgress(problem, found.state, found.history)
+            self.like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
+            self.in_progress = self.snapshots.load(self.like, self.watch.note)
+        kept = (
+            self.in_progress.pop(clean.item.id, None),
+            self.deferred.load(clean.item.id, self.like, self.watch.note),
+        )
+        known = fingerprint_of(clean.item, picture.sha256)
+        of_this = (saved for saved in kept if saved and saved.fingerprint == known)
+        found = max(of_this, key=lambda saved: int(saved.state.step), default=None)
+        return problem if found is None else InProgress(problem, found.state, found.history)
+
+    def _defer(self, place: int, attack: InProgress) -> None:
+        """Puts an image aside, behind all others."""
+        clean = self.waiting.pop(place)
+        self.deferred.save(clean.item.id, _saved(clean, attack))
+        self.last.append(clean.item)
 
     def _start(self, clean: Clean) -> AdversarialPatch | None:
         """The patch from which an image starts, if the library has one for its target."""
@@ -291,11 +321,10 @@ class _Campaign:
     def _save(self, slots: Slots) -> None:
         """Puts what is in the slots on the disk, behind the files of what has left them."""
         wait(self.writing)
-        in_progress = {}
-        for place, (_, state, history) in slots.underway().items():
-            item, picture = self.waiting[place][:2]
-            known = fingerprint_of(item, picture.sha256)
-            in_progress[item.id] = Saved(known, state, history)
+        in_progress = dict(self.in_progress or {})
+        for place, attack in slots.underway().items():
+            clean = self.waiting[place]
+            in_progress[clean.item.id] = _saved(clean, attack)
         try:
             self.snapshots.save(in_progress)
         except Exception as error:  # a snapshot is a precaution, whatever Orbax has against it
@@ -326,7 +355,9 @@ class _Campaign:
             raise
         except Exception as error:  # whatever is wrong with this one image
             record = blamed(clean.item, error)
-        return self._append(clean.item, record)
+        record = self._append(clean.item, record)
+        self.deferred.drop(clean.item.id)
+        return record
 
     def _conclude(self, clean: Clean, finished: Result, folder: Path) -> dict[str, Any]:
         """Writes an image's pictures and measures the attack on the one that is read again."""
@@ -395,6 +426,11 @@ class _Judged(_Campaign):
 
 
 _evaluate = jax.jit(lambda *given: evaluate(*given)[1])
+
+
+def _saved(clean: Clean, attack: InProgress) -> Saved:
+    known = fingerprint_of(clean.item, clean.picture.sha256)
+    return Saved(known, attack.state, attack.history)
 
 
 def blamed(item: Item, error: Exception) -> dict[str, str]:

@@ -25,6 +25,7 @@ from gcpatch.attacks import regions
 from gcpatch.attacks.step import Losses
 from gcpatch.errors import UserError
 from gcpatch.files import DRAFTS, atomic_directory, atomic_write, is_name
+from gcpatch.report.export import flatten
 from gcpatch.report.records import read_records
 from gcpatch.report.summary import write_summary
 
@@ -39,8 +40,16 @@ def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     if "patch" in said:
         said["patch"] = {"kind": regions.kind_of(said["patch"])} | said["patch"]
     if "attack" in said:
-        said["attack"] = {"layer": None, "explainer": "grad-cam"} | said["attack"]
+        said["attack"] = _attack_with_defaults(said["attack"])
     return said
+
+
+def _attack_with_defaults(said: dict[str, Any]) -> dict[str, Any]:
+    """The same of an attack; what is not balanced had another rate of its own, of Adam."""
+    own = said.get("optimizer") == "adam" and said.get("learning_rate") is None
+    rate = {"learning_rate": 0.1} if own and "balance" not in said else {}
+    unsaid = {"balance": False, "ring": 0, "reach": "exact", "restart": False}
+    return unsaid | {"layer": None, "explainer": "grad-cam"} | said | rate
 
 
 class Journal:
@@ -100,10 +109,10 @@ class Journal:
                 f"{self.folder} holds a run already; go on with --resume or choose another folder"
             )
         try:
-            old = _with_defaults(json.loads(found.read_text())["settings"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+            old = flatten(_with_defaults(json.loads(found.read_text())["settings"]))
+        except (AttributeError, ValueError, KeyError, TypeError, RecursionError):
             raise RunError(f"{found} is not a run's settings; choose another folder") from None
-        new = _with_defaults(json.loads(json.dumps(self.settings["settings"])))
+        new = flatten(_with_defaults(json.loads(json.dumps(self.settings["settings"]))))
         differing = [
             f"{key} was {old.get(key)!r} and is {new.get(key)!r}"
             for key in sorted({*old, *new})

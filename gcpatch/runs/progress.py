@@ -44,7 +44,7 @@ class Progress:
                 mlflow.log_metric("fooled_class", float(bool(record["fooled_class"])), self.done)
     """
 
-    stopped: int | None = None  # the signal that asked for an end
+    stopped: int | None = None  # the signal that asked for an end; SIGALRM at the end of a budget
 
     def record(self, record: dict[str, Any]) -> None:
         """An image is done, or failed."""
@@ -168,8 +168,11 @@ class ConsoleProgress(Progress):
         }
 
     @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Meanwhile SIGINT and SIGTERM ask for an end (twice: at once), SIGUSR1 for the status."""
+    def signals(self, until: float | None = None) -> Iterator[None]:
+        """Meanwhile SIGINT and SIGTERM ask for an end (twice: at once), SIGUSR1 for the status.
+
+        So does the clock `time.monotonic`, if it is to be asked, once it is `until`.
+        """
 
         def stop(number, _):
             if self.stopped is not None:
@@ -177,14 +180,22 @@ class ConsoleProgress(Progress):
             self.stopped = number
             self.note(f"{signal.Signals(number).name}: stopping after these steps; again: at once")
 
+        def spent(number, _):
+            if self.stopped is None:
+                self.stopped = number
+                self.note("the budget is spent: stopping after these steps; a signal: at once")
+
         def tell(*_):
             self.note(json.dumps(self.status()))
 
-        handlers = dict.fromkeys(SIGNALS, stop) | {signal.SIGUSR1: tell}
+        handlers = dict.fromkeys(SIGNALS, stop) | {signal.SIGALRM: spent, signal.SIGUSR1: tell}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        if until is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(until - time.monotonic(), 1e-3))
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():
                 signal.signal(number, handler)
 

@@ -45,17 +45,7 @@ class Snapshots:
             return
         import orbax.checkpoint as ocp
 
-        states = jax.tree.map(
-            lambda *rows: np.stack(rows), *(b.state for b in in_progress.values())
-        )
-        leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(states))}
-        histories = np.concatenate([np.stack(b.history) for b in in_progress.values()], 1)
-        arrays = {"states": leaves, "histories": histories}
-        about = {
-            "ids": list(in_progress),
-            "fingerprints": [b.fingerprint for b in in_progress.values()],
-            "steps": [len(b.history.total) for b in in_progress.values()],
-        }
+        arrays, about = pack(in_progress)
         manager = self._opened()
         manager.save(
             (manager.latest_step() or 0) + 1,
@@ -93,18 +83,7 @@ class Snapshots:
                     arrays=ocp.args.StandardRestore(), about=ocp.args.JsonRestore()
                 ),
             )
-        leaves, structure = jax.tree.flatten(like)
-        stored = [found.arrays["states"][str(i)] for i in range(len(leaves))]
-        for leaf, wanted in zip(stored, leaves, strict=True):
-            if leaf.shape[1:] != wanted.shape or leaf.dtype != wanted.dtype:
-                raise ValueError(f"{leaf.dtype}{leaf.shape[1:]} is no {wanted.dtype}{wanted.shape}")
-        about = found.about
-        histories = np.split(found.arrays["histories"], np.cumsum(about["steps"])[:-1], axis=1)
-        in_progress = {}
-        for i, identity in enumerate(about["ids"]):
-            state = jax.tree.unflatten(structure, [leaf[i] for leaf in stored])
-            in_progress[identity] = Saved(about["fingerprints"][i], state, Losses(*histories[i]))
-        return in_progress
+        return unpack(found.arrays, found.about, like)
 
     def clear(self) -> None:
         """Removes all snapshots: nothing is under way."""
@@ -125,6 +104,39 @@ class Snapshots:
                 self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=KEPT)
             )
         return self._manager
+
+
+def pack(in_progress: Mapping[str, Saved]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attacks under way, by their images' ids, as arrays, and what JSON can say of them."""
+    kept = list(in_progress.values())
+    states = jax.tree.map(lambda *rows: np.stack(rows), *(each.state for each in kept))
+    leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(states))}
+    histories = np.concatenate([np.stack(each.history) for each in kept], 1)
+    about = {
+        "ids": list(in_progress),
+        "fingerprints": [each.fingerprint for each in kept],
+        "steps": [len(each.history.total) for each in kept],
+    }
+    return {"states": leaves, "histories": histories}, about
+
+
+def unpack(arrays: Mapping[str, Any], about: dict[str, Any], like: State) -> dict[str, Saved]:
+    """What was packed; `like` is a state (or its shapes) of the attacks.
+
+    Raises:
+        ValueError: the states are of other shapes.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    stored = [arrays["states"][str(i)] for i in range(len(leaves))]
+    for leaf, wanted in zip(stored, leaves, strict=True):
+        if leaf.shape[1:] != wanted.shape or leaf.dtype != wanted.dtype:
+            raise ValueError(f"{leaf.dtype}{leaf.shape[1:]} is no {wanted.dtype}{wanted.shape}")
+    histories = np.split(arrays["histories"], np.cumsum(about["steps"])[:-1], axis=1)
+    in_progress = {}
+    for i, identity in enumerate(about["ids"]):
+        state = jax.tree.unflatten(structure, [leaf[i] for leaf in stored])
+        in_progress[identity] = Saved(about["fingerprints"][i], state, Losses(*histories[i]))
+    return in_progress
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Steps in the near field: what they may not do, and what a refresh and an exact look make good."""
 
+import json
 from operator import itemgetter
 
 import jax
@@ -259,10 +260,14 @@ def test_where_nothing_is_cut_the_attack_is_exact_and_says_so(flat):
         np.testing.assert_array_equal(one.tile, other.tile)
 
 
-@pytest.mark.parametrize("reach", ["far", -1, 1.5, None])
+@pytest.mark.parametrize("reach", ["far", -1, 1.5, None, True, False, float("nan")])
 def test_a_reach_that_cannot_be(reach):
     with pytest.raises(AttackError, match=r"the reach is .*; it must be exact, near, or a whole"):
         Attack(reach=reach)
+
+
+def test_a_reach_may_be_a_number_of_numpy():
+    assert json.dumps(Attack(reach=np.uint8(2)).describe()["reach"]) == "2"
 
 
 def test_only_a_square_patch_has_a_near_field(flat):

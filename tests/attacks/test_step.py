@@ -100,6 +100,9 @@ def assert_same(ours, theirs, **tolerance):
         ({"confidence": float("nan")}, "confidence is nan"),
         ({"ce_weight": -1.0}, "ce_weight is -1.0; it must be at least 0"),
         ({"ce_weight": float("nan")}, "ce_weight is nan"),
+        ({"restart": True, "reach": 2}, "restart is True and the reach is 2; only with the exact"),
+        ({"steps": True}, "steps is True; it must be a whole number"),
+        ({"ring": False}, "ring is False; it must be a whole number"),
     ],
 )
 def test_an_attack_that_cannot_be(options, message):
@@ -725,6 +728,31 @@ def test_the_best_patch_is_kept_and_not_the_last(flat, monkeypatch):
         value, (losses, _) = evaluate(flat, jnp.asarray(outcome.tile), one, how)
         np.testing.assert_allclose(value, total.min(), rtol=1e-5)
         np.testing.assert_allclose(outcome.losses, losses, rtol=1e-5)
+
+
+def test_an_attack_restarts_once_where_its_best_step_is_half_of_the_steps_ago(flat):
+    def objective(evidence):  # of target 0 no step is better than the first, of 1 each is
+        return jnp.where(evidence.target == 0, 1.0, bowl(evidence))
+
+    how = plain(objective=objective, ce_weight=0.0, steps=8, learning_rate=0.01, restart=True)
+    problems = [flat_problem(seed, target=seed) for seed in range(2)]
+    states, stacked = batched(flat, problems, SMALL, how)
+    noises, counts = [], []
+    for _ in range(8):
+        states, _ = engine.steps(flat, states, stacked, how, 1, None)
+        noises.append(np.asarray(states.noise))
+        counts.append(states.optimizer[0].count.tolist())
+    assert counts == [[n + 1 if n < 4 else n - 4, n + 1] for n in range(8)]
+    assert states.step.tolist() == [8, 8] and states.done.all()
+    drawn = jax.random.uniform(jax.random.fold_in(problems[0].key, 1), (SMALL, SMALL, 3))
+    np.testing.assert_allclose(flat.denormalize(jnp.asarray(noises[4][0])), drawn, atol=1e-6)
+    start = init_state(flat, problems[0], (SMALL, SMALL), how)
+    np.testing.assert_array_equal(states.best_noise[0], start.noise)
+    never = plain(objective=objective, ce_weight=0.0, steps=8, learning_rate=0.01)
+    others, stacked = batched(flat, problems, SMALL, never)
+    others, _ = engine.steps(flat, others, stacked, never, 8, None)
+    np.testing.assert_array_equal(others.noise[1], states.noise[1])
+    assert others.improved is None
 
 
 def test_a_loss_that_is_no_number_is_never_the_best(flat):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import time
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from gcpatch.data import images
 from gcpatch.evaluation.faithfulness import faithfulness
 from gcpatch.explainers import registry
 from gcpatch.report.figures import coloured, upsample
+from gcpatch.runs import explaining
 
 MINI = ["--model", "mini_resnext", "--weights", "random"]
 
@@ -158,6 +160,26 @@ def test_an_explaining_run_is_taken_up(photos, tmp_path, capsys, tiny_model, ref
     assert "go on with --resume" in line
     line = refuse(*command, "--model", "mini_vgg", "--resume", "--methods", "hirescam,layercam")
     assert "methods was ['grad-cam'] and is ['hirescam', 'layercam']" in line
+
+
+def test_a_budget_ends_an_explaining_run_in_good_order(
+    photos, tmp_path, capsys, monkeypatch, tiny_model
+):
+    explain = explaining.explain_batch
+
+    def slow(*arguments, **options):
+        time.sleep(1)
+        return explain(*arguments, **options)
+
+    monkeypatch.setattr(explaining, "explain_batch", slow)
+    command = ["explain", str(photos), "--batch", "1", "--out", str(tmp_path / "maps")]
+    assert cli.main([*command, "--model", "mini_vgg", "--budget", "1s"]) == 142
+    assert capsys.readouterr().err.endswith(
+        "gcpatch explain: the budget is spent; go on with the same command and --resume\n"
+    )
+    (line,) = (tmp_path / "maps/results.jsonl").read_text().splitlines()
+    status, rows = rows_of(capsys, *command, "--resume")
+    assert status == 0 and len(rows) == 2 and rows[0] == json.loads(line)
 
 
 def test_parts_make_one_page(photos, tmp_path, capsys, tiny_model):

@@ -366,6 +366,89 @@ def test_a_stopped_run_in_the_near_field_is_taken_up_bit_for_bit(
     assert reaches == 3 * [{"mode": "near", "margin": 0, "every": 2, "refreshes": 3}]
 
 
+@pytest.fixture
+def stuck(files, monkeypatch):
+    """An attack whose best step is the first photo's first one, and the others' last one."""
+    first = images.read_image(files[0], 32)[0, 0, 0] / 255
+
+    def loss(evidence):
+        mine = jnp.abs(evidence.image[0, 0, 0] - first) < 1e-4
+        return jnp.where(mine, 1.0, evidence.tile.mean())
+
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    return Attack(objective=loss, ce_weight=0.0, steps=6, learning_rate=0.01)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_an_image_that_stalls_is_continued_after_all_others(tiny, files, tmp_path, stuck, restart):
+    taken = []
+
+    class Counting(Progress):
+        def steps(self, count):
+            taken.append(count)
+
+    how = dict(how=replace(stuck, restart=restart), batch=1)
+    journal, records = attack(tiny, files, tmp_path / "run", watch=Counting(), **how)
+    journal.close()
+    done = [record for record in records if not record["error"]]
+    assert [record["id"] for record in done] == [id_of(files[i]) for i in (1, 3, 0)]
+    assert [record["steps"] for record in done] == [6] * 3 and sum(taken) == 18
+    assert not (tmp_path / "run/deferred").exists()
+    attack(tiny, files[:1], tmp_path / "alone", **how)[0].close()  # nobody waits for its slot
+    name = f"images/{id_of(files[0])}"
+    for path in (tmp_path / "alone" / name).iterdir():
+        assert path.read_bytes() == (tmp_path / "run" / name / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("reach, restart", [("exact", False), ("exact", True), (0, False)])
+@pytest.mark.parametrize("most", [3, 6, 17])
+def test_a_stopped_run_knows_what_it_has_deferred(
+    tiny, files, tmp_path, monkeypatch, stuck, most, reach, restart
+):
+    def choose(*arguments, **options):
+        found = engine.choose_reach(*arguments, **options)
+        return found._replace(every=None if reach == "exact" else 1)
+
+    monkeypatch.setattr(slots, "choose_reach", choose)
+    how = dict(how=replace(stuck, reach=reach, restart=restart), batch=1)
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    journal, _ = attack(tiny, files, tmp_path / "parts", watch=Impatient(most), **how)
+    journal.release()
+    waits = [path.stem for path in tmp_path.glob("parts/deferred/*")]
+    assert waits == ([] if most == 3 else [id_of(files[0])])
+    journal, after = attack(tiny, files, tmp_path / "parts", resume=True, **how)
+    journal.close()
+    assert (after[-1]["id"] == id_of(files[0])) == bool(waits)
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_deferred_image_that_cannot_be_read_begins_anew(tiny, files, tmp_path, stuck):
+    how = dict(how=stuck, batch=1)
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    attack(tiny, files, tmp_path / "parts", watch=Impatient(6), **how)[0].release()
+    (file,) = tmp_path.glob("parts/deferred/*")
+    file.write_bytes(file.read_bytes()[:100])
+    watch = Listening()
+    attack(tiny, files, tmp_path / "parts", resume=True, watch=watch, **how)[0].close()
+    (note,) = watch.notes
+    assert str(file) in note and note.endswith("its image begins anew")
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_what_is_not_taken_up_yet_is_kept_by_the_next_snapshot(tiny, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(slots, "CHUNK", 1)
+    how = dict(how=replace(ATTACK, steps=5, confidence=0.999))
+    attack(tiny, files, tmp_path / "parts", watch=Impatient(4), **how)[0].release()
+    again = dict(resume=True, batch=1, **how)
+    attack(tiny, files, tmp_path / "parts", watch=Impatient(1), **again)[0].release()
+    taken = []
+    watch = Progress()
+    watch.steps = taken.append
+    journal, _ = attack(tiny, files, tmp_path / "parts", watch=watch, **again)
+    journal.close()
+    assert sum(taken) == 3 * 5 - 4 - 1
+
+
 def test_a_snapshot_that_cannot_be_read_leaves_the_one_before(tiny, files, tmp_path, monkeypatch):
     monkeypatch.setattr(slots, "CHUNK", 1)
     how = dict(how=replace(ATTACK, steps=5, confidence=0.999))

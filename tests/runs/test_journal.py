@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import Losses
 from gcpatch.data import images
 from gcpatch.report.records import ReportError
@@ -43,8 +44,29 @@ def test_a_run_of_gcpatch_0_1_is_taken_up(tmp_path):
     now = {"settings": {"patch": {"kind": "patch"} | region, "attack": attack}}
     assert Journal(tmp_path, now, resume=True).done == {"a"}
     other = {"settings": {"patch": {"kind": "patch"} | region, "attack": attack | {"layer": "x"}}}
-    with pytest.raises(RunError, match="attack was"):
+    with pytest.raises(RunError, match=r"settings: attack\.layer was None and is 'x'$"):
         Journal(tmp_path, other, resume=True)
+
+
+def test_a_run_that_was_not_balanced_is_taken_up_by_the_same_attack_alone(tmp_path):
+    plain = Attack(balance=False, ce_weight=0.05).describe()
+    later = ("balance", "ring", "reach", "restart", "layer", "explainer")
+    old = {name: value for name, value in plain.items() if name not in later}
+    Journal(tmp_path, {"settings": {"attack": old}}).append(record("a"))
+
+    def again(**changes):
+        now = {"settings": {"attack": Attack(**changes).describe()}}
+        return Journal(tmp_path, now, resume=True).done
+
+    said = (
+        "attack.balance was False and is True; attack.ce_weight was 0.05 and is 3.0; "
+        "attack.learning_rate was 0.1 and is None$"
+    )
+    with pytest.raises(RunError, match=said):
+        again()
+    with pytest.raises(RunError, match=r"settings: attack\.reach was 'exact' and is 'near'$"):
+        again(balance=False, ce_weight=0.05, learning_rate=0.1, reach="near")
+    assert again(balance=False, ce_weight=0.05, learning_rate=0.1) == {"a"}
 
 
 def test_a_run_of_other_settings_says_what_differs(tmp_path):
@@ -185,3 +207,9 @@ def test_an_images_files_are_on_the_disk_before_the_record_that_names_them(tmp_p
     before, after = events[: events.index(named)], events[events.index(named) + 1 :]
     assert {named[0], f"{named[0]}/adversarial.png", f"{named[0]}/history.npz"} <= set(before)
     assert after == [str(tmp_path / "images"), str(tmp_path / "results.jsonl")]
+
+
+def test_settings_whose_attack_is_none_are_refused(tmp_path):
+    Journal(tmp_path, {"settings": {"attack": "hide"}})
+    with pytest.raises(RunError, match=r"run\.json is not a run's settings; choose another folder"):
+        Journal(tmp_path, SETTINGS, resume=True)

@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -92,26 +93,53 @@ def test_signals(capsys):
     assert stopping["text"].startswith("SIGTERM: stopping")
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_attack_says_how_to_go_on(tmp_path, capsys, monkeypatch, number, code):
+def test_a_budget_ends_a_run_like_a_signal_and_never_a_second_time(capsys):
+    with ConsoleProgress(2, log=True) as watch, watch.signals(time.monotonic() + 0.05):
+        assert watch.stopped is None
+        time.sleep(0.1)
+        assert watch.stopped == signal.SIGALRM
+    with ConsoleProgress(2, log=True) as watch, watch.signals(time.monotonic() + 0.05):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        assert watch.stopped == signal.SIGTERM
+    with ConsoleProgress(2, log=True) as watch, watch.signals(time.monotonic() + 60):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    said = [line["text"] for line in events(capsys) if line["event"] == "note"]
+    assert [text.partition(":")[0] for text in said] == ["the budget is spent", "SIGTERM"]
+
+
+@pytest.mark.parametrize(
+    "number, code, said",
+    [
+        (signal.SIGTERM, 143, "stopped"),
+        (signal.SIGINT, 130, "stopped"),
+        (None, 142, "the budget is spent"),
+    ],
+)
+def test_a_stopped_attack_says_how_to_go_on(tmp_path, capsys, monkeypatch, number, code, said):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
     images.write_png(tmp_path / "photo.png", pixels)
     options = ["--model", "mini_vgg", "--steps", "60", "--learning-rate", "0.001"]
     command = ["attack", str(tmp_path / "photo.png"), *options, "--out", str(tmp_path / "run")]
-    steps = ConsoleProgress.steps
+    steps, taken = ConsoleProgress.steps, []
 
     def interrupted(watch, count):
         steps(watch, count)
-        os.kill(os.getpid(), number)
+        taken.append(count)
+        if number is None:
+            time.sleep(1)
+        else:
+            os.kill(os.getpid(), number)
 
     monkeypatch.setattr(ConsoleProgress, "steps", interrupted)
-    assert cli.main(command) == code
-    assert "go on with the same command and --resume" in capsys.readouterr().err
+    assert cli.main([*command, *([] if number else ["--budget", "1"])]) == code
+    line = f"gcpatch attack: {said}; go on with the same command and --resume\n"
+    assert capsys.readouterr().err.endswith(line)
     assert not (tmp_path / "run/results.jsonl").read_text()
     monkeypatch.undo()
-    taken = []
     monkeypatch.setattr(ConsoleProgress, "steps", lambda watch, count: taken.append(count))
     assert cli.main([*command, "--resume", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 1
     (line,) = (tmp_path / "run/results.jsonl").read_text().splitlines()
-    assert json.loads(line)["steps"] == sum(taken) + 20  # those before the signal
+    assert json.loads(line)["steps"] == sum(taken)  # also those before the end

@@ -9,7 +9,16 @@ from gcpatch.cli.attack.parts import add_parts, part_of
 from gcpatch.cli.attack.settings import add_settings, region_and_attack
 from gcpatch.cli.attack.starts import AUTO, load_library, own_library, take_library
 from gcpatch.cli.inputs import add_images_and_model, find_images, load_network
-from gcpatch.cli.options import add_fields, add_json, add_verb, check_range, command, given
+from gcpatch.cli.options import (
+    add_budget,
+    add_fields,
+    add_json,
+    add_verb,
+    check_range,
+    command,
+    end_of_budget,
+    given,
+)
 from gcpatch.errors import UserError
 from gcpatch.runs.options import Options
 from gcpatch.settings import choose
@@ -38,6 +47,7 @@ def add(verbs: Any) -> None:
         help=f"images optimised at a time; auto (default): {MOST_ON_ACCELERATOR}, on a CPU {MOST_ON_CPU}; halved where memory runs out",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    add_budget(parser)
     add_parts(parser)
     parser.add_argument(
         "--log-json", action="store_true", help="JSON lines on standard error instead of a bar"
@@ -61,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     from gcpatch.runs.board import Board
     from gcpatch.runs.journal import Journal
 
+    until = end_of_budget(options)
     choose("resize mode", options.resize_mode)
     check_range("limit", options.limit, 1)
     start = take_library(options)
@@ -105,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
     board = options.tensorboard and Board(options.tensorboard, done, part.folder / "images")
     watch = progress.ConsoleProgress(len(items), done, log=options.log_json, board=board)
     shown: list[dict[str, Any]] = []
-    with watch, watch.signals():
+    with watch, watch.signals(until):
         for note in found.notes + notes:
             watch.note(note)
         for record in campaign.run(
@@ -131,8 +142,7 @@ def conclude(
     from gcpatch.report import page
 
     if watch.stopped:
-        printing.warn(f"stopped; {options.again}", options.verb)
-        return 128 + watch.stopped
+        return printing.stopped(watch.stopped, options.verb, options.again)
     summary = journal.close()
     written = page.write_report(journal.folder)
     if options.json:
