@@ -13,6 +13,7 @@ differences of rates with Newcombe's, means and medians with the bootstrap's. Ru
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from gcpatch.evaluation.intervals import Estimate, bootstrap, paired_difference,
 
 Record = dict[str, Any]
 VARIANTS = {"printed": "as printed", "shown": "`highlight`"}
+LOSSES = {"cross_entropy": "Cross-entropy", "explanation": "The Grad-CAM loss"}
 HEAT = 0.1  # the least share of the heat that makes a patch hot
 
 
@@ -57,9 +59,9 @@ class Pair:
 
     def rates(self, holds: Callable[[Record], bool]) -> str:
         """How often something holds in each, and by how much less often in the second."""
-        flags = [np.array([holds(record) for record in side]) for side in self.both]
-        each = ", ".join(f"{flag.mean():.0%}" for flag in flags)
-        return f"{each}: {percent(paired_difference(*flags), signed=True)}"
+        first, second = (np.array([holds(record) for record in side]) for side in self.both)
+        each = ", ".join(f"{flags.mean():.0%}" for flags in (first, second))
+        return f"{each}: {percent(paired_difference(first, second), signed=True)}"
 
     def medians(self, value: Callable[[Record], float], unit: str = "") -> str:
         """The median in each, and of the differences."""
@@ -84,6 +86,11 @@ def share(records: dict[str, Record], holds: Callable[[Record], bool]) -> str:
 def mean(records: dict[str, Record], key: str) -> str:
     """The mean of a share."""
     return percent(bootstrap(np.array([record[key] for record in records.values()], float)))
+
+
+def ends(term: str, first: dict[str, Record], second: dict[str, Record]) -> str:
+    """A loss of the best patch, in two settings."""
+    return Pair(first, second).medians(lambda record: record["loss"][term])
 
 
 def fallen(term: str) -> Callable[[Record], bool]:
@@ -114,17 +121,14 @@ def rows(found: dict[str, dict[str, Record]]) -> Iterator[tuple[str, ...]]:
         "... and are less visible (PSNR in dB, medians; 64, 32: difference)",
         lambda big, small: Pair(big, small).medians(lambda record: record["psnr"]),
     )
-    for term, name in {
-        "cross_entropy": "Cross-entropy",
-        "explanation": "The Grad-CAM loss",
-    }.items():
+    for term, name in LOSSES.items():
+        higher = partial(ends, term)
         yield line(
-            f"{name} ends higher for 32 pixels at 20 % (medians; 64, 32: difference)",
-            lambda big, small, term=term: Pair(big, small).medians(lambda r: r["loss"][term]),
+            f"{name} ends higher for 32 pixels at 20 % (medians; 64, 32: difference)", higher
         )
     yield line(
         "64 pixels bring cross-entropy down, and the Grad-CAM loss",
-        lambda big, _: "; ".join(share(big, fallen(t)) for t in ("cross_entropy", "explanation")),
+        lambda big, _: "; ".join(share(big, fallen(t)) for t in LOSSES),
     )
     corners = Pair(found["right"], found["left"])
     shares = corners.medians(lambda record: 100 * record["energy_adversarial"], " %")
