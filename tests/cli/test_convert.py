@@ -209,7 +209,7 @@ def test_a_run_is_not_resumed_with_another_preprocessing(tuned, tmp_path, photos
     assert cli.main(list(map(str, command))) == 0
     convert("--weights", tuned, "--name", "mine", *SAID[:4], "--size", "64", "--force")
     capsys.readouterr()
-    assert "weights_digest was" in refuse(*command)
+    assert "weights_digest.mine was" in refuse(*command)
 
 
 def test_verify_takes_an_alias(tuned, photos, capsys):

@@ -69,7 +69,7 @@ def test_a_network_of_jax_is_explained_attacked_and_taken_up_again(
     own_jax.SCALE = 2
     again = ["attack", photos, "--size", "6", "--steps", "2", "--target", "runner-up", *own]
     line = refuse(*again, "--out", tmp_path / "run", "--resume")
-    assert "holds a run of other settings: weights_digest was" in line
+    assert "holds a run of other settings: weights_digest.own was" in line
 
 
 def test_a_network_of_jax_is_verified_by_itself(tmp_path, capsys):

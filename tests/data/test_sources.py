@@ -159,7 +159,7 @@ def test_a_campaign_follows_the_manifest(tiny, data, tmp_path, monkeypatch):
     assert set(errors) == {"deep/c.png", "gone.png", "deep/a.png", "../x.tar:u.png"}
     assert errors["deep/c.png"] == (
         "photos/list.csv, line 4: there is no class 'lynx'; the IDs are 0 to 2; "
-        "or choose one of random, least-likely, runner-up"
+        "or choose one of random, least-likely, runner-up, untargeted"
     )
     assert errors["gone.png"].startswith(
         "photos/list.csv, line 5: 'photos/gone.png' cannot be read"
