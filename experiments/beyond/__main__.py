@@ -18,6 +18,7 @@ from pathlib import Path
 from experiments.beyond import cells, charts, full, images, tables
 from experiments.beyond.cells import Cell
 from experiments.beyond.estimate import estimate
+from gcpatch.attacks.settings import LEARNING_RATES
 from gcpatch.errors import UserError
 from gcpatch.evaluation import intervals
 from gcpatch.networks import checkpoints
@@ -30,8 +31,8 @@ DOTS = "success", "energy", "optimisers", "heat"  # of the tables these have a c
 NOTES = """\
 {scenes} scenes a cell, at most {steps} steps, random targets, verdicts after the PNG round trip;
 `classify` (cross-entropy alone) is the baseline. Where no other is named: `{network}`, 64 pixels,
-ratio 1, top-right, adam at a rate of 0.1. In brackets the 95 % interval over scenes: Wilson's for
-rates, else the percentile bootstrap, {resamples} resamples.
+ratio 1, top-right, adam at a rate of {rate}. In brackets the 95 % interval over scenes: Wilson's
+for rates, else the percentile bootstrap, {resamples} resamples.
 
 *class*: the top class is the target. *map hidden*: at most 5 % of the target's map is in the patch,
 what `hide` wants; *map highlighted*: at least half of it is, and its maximum: what `highlight`
@@ -84,6 +85,7 @@ def write(options: argparse.Namespace, names: Sequence[str], planned: Sequence[C
             scenes=options.scenes,
             steps=options.steps,
             network=names[0],
+            rate=LEARNING_RATES["adam"],
             resamples=f"{intervals.RESAMPLES:,}",
         ),
     ]
