@@ -13,7 +13,7 @@ from typing import Any
 from gcpatch.errors import UserError
 from gcpatch.settings import default_of, names_of, settings_of
 
-DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s?)?")
+DURATION = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
 MOST_SECONDS = 10 * 365 * 86400
 
 
@@ -116,7 +116,8 @@ def end_of_budget(options: argparse.Namespace) -> float | None:
     text = options.budget
     if text is None:
         return None
-    hours, minutes, seconds = found.groups(0) if (found := DURATION.fullmatch(text)) else (0, 0, 0)
+    found = DURATION.fullmatch(f"{text}s" if text.isdigit() else text)
+    hours, minutes, seconds = found.groups(0) if found else (0, 0, 0)
     span = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
     if not 0 < span < MOST_SECONDS:
         raise UserError(

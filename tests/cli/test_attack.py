@@ -43,6 +43,7 @@ MINI = ["--model", "mini_resnext", "--weights", "random"]
         (["--budget", "0"], "the budget is '0'"),
         (["--budget", ""], "the budget is ''"),
         (["--budget", "30m1h"], "the budget is '30m1h'"),
+        (["--budget", "1h30"], "the budget is '1h30'"),  # minutes, or seconds?
         (["--shard", "3/2"], "the shard '3/2' is not I/N"),
         (["--weights", "nowhere"], "nowhere"),
     ],
