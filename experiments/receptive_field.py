@@ -68,36 +68,43 @@ def line(network: Network, layer: str | None, ring: int, records: Records) -> di
 
 
 def draw(rows: list[dict[str, str]], path: Path) -> None:
-    """Success with the ring, over the receptive field in cells of the map."""
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    """Success with the ring, a line for each layer, the widest receptive field at the top."""
+    layers = sorted({(_cells(row), _label(row)) for row in rows})
+    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.55 * len(layers)), layout="constrained")
     for ring in RINGS:
-        some = [row for row in rows if int(row["ring"]) == ring]
-        fields = [int(row["field"]) / float(row["cell"]) for row in some]
+        some = sorted((r for r in rows if int(r["ring"]) == ring), key=_cells)
         shares = [rate(int(row["with_ring"]), int(row["images"])) for row in some]
         values = np.asarray([share.value for share in shares])
         ends = np.asarray([(share.low, share.high) for share in shares]).T
+        names = [label for _, label in layers]
         axes.errorbar(
-            fields,
             values,
-            yerr=np.abs(ends - values),
+            [names.index(_label(row)) + (0.15 if ring else -0.15) for row in some],
+            xerr=np.abs(ends - values),
             fmt="os"[ring],
             color=COLOURS[ring],
             capsize=3,
             label="hide with one ring" if ring else "hide, as the paper",
         )
-        if ring:
-            for row, x, y in zip(some, fields, values, strict=True):
-                name = f"{row['network']}\n{row['layer']}"
-                axes.annotate(name, (x, y), (6, 4), textcoords="offset points", fontsize=7)
-    axes.set(
-        xlabel="receptive field, in cells of the map",
-        ylabel="class fooled, and hidden with a ring",
-        ylim=(-0.05, 1.12),
-    )
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.legend(loc="upper left")
-    figure.savefig(path, dpi=150)
+    axes.set_yticks(range(len(layers)), [label for _, label in layers], fontsize=9)
+    axes.set(xlabel="class fooled, and hidden with one ring of cells", xlim=(-0.03, 1.03))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=len(RINGS), frameon=False)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _cells(row: dict[str, str]) -> float:
+    """The receptive field in cells of the map."""
+    return int(row["field"]) / float(row["cell"])
+
+
+def _label(row: dict[str, str]) -> str:
+    return (
+        f"{row['network']}, {row['layer']}\n{row['field']} pixels, {_cells(row):.1f} cells "
+        f"of {float(row['cell']):.0f}"
+    )
 
 
 def main() -> None:
