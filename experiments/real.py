@@ -146,7 +146,16 @@ def attack(cell: Cell, network: Network, items: Sequence[Item], batch: int, out:
     if watch.stopped:
         raise SystemExit(128 + watch.stopped)
     journal.close()
-    return list(read_records(out / cell.name))
+    records = list(read_records(out / cell.name))
+    errors = failed(records)
+    if errors and len(errors) == len(records):
+        raise UserError(f"no image has a result in {out / cell.name}: {errors[0]}")
+    return records
+
+
+def failed(records: Records) -> list[str]:
+    """Why images have no result, one sentence each."""
+    return [record["error"] for record in records if record["error"]]
 
 
 def right(records: Records) -> dict[str, dict[str, Any]]:
@@ -210,6 +219,9 @@ def table(network: Network, runs: dict[Cell, Records]) -> Iterator[str]:
     clean = [r["clean"]["id"] == r["label"]["id"] for r in next(iter(runs.values())) if r["label"]]
     if clean:
         yield f"Clean accuracy: {_text(rate(sum(clean), len(clean)), '.0%')} of {len(clean)}.\n"
+    for cell, records in runs.items():
+        if errors := failed(records):
+            yield f"{cell.name}: {len(errors)} of {len(records)} images failed: {errors[0]}\n"
     yield f"| {' | '.join(HEAD)} |"
     yield f"|{'---|' * len(HEAD)}"
     for cell, records in runs.items():

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from experiments import real
-from gcpatch.data import images
+from gcpatch.data import images, sources
+from gcpatch.errors import UserError
+from tests import tinies
 
 
 def record(identity, **values):
@@ -42,6 +44,20 @@ def test_a_row_is_of_the_records_and_its_differences_are_image_by_image():
     assert found["robust accuracy"].startswith("0% [")
     assert found["steps, median"].startswith("20 [10, 30]")
     assert found["both less `classify`"].startswith("-50% [-91%, +27%]")
+
+
+def test_what_failed_is_told(tmp_path):
+    (cell, *_) = real.cells(1)
+    network = tinies.flat()
+    lost = record("b", error="b.png: there is no class 'lynx'", label=None, clean=None)
+    lines = list(real.table(network, {cell: [record("a"), lost]}))
+    assert f"{cell.name}: 1 of 2 images failed: b.png: there is no class 'lynx'\n" in lines
+
+    def gone():
+        raise images.ImageError("gone.png is not there")
+
+    with pytest.raises(UserError, match=r"no image has a result in .*: .*gone.png"):
+        real.attack(cell, network, [sources.Item("gone", "gone.png", gone)], 1, tmp_path)
 
 
 @pytest.mark.slow
