@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gcpatch.errors import UserError
 from gcpatch.networks.network import ArrayLike
 
 
@@ -160,8 +161,12 @@ def swap(evidence: Evidence) -> Float[Array, ""]:
     Heo, Joo and Moon, "Fooling neural network interpretations via adversarial model manipulation",
     NeurIPS 2019: active fooling, there by the weights. The label's clean map is that of the clean
     image's top class; a true label that the network does not name makes no sense here.
+
+    Raises:
+        UserError: the attack is untargeted, and there is no target to swap with.
     """
-    assert evidence.clean_heat_of_target is not None
+    if evidence.clean_heat_of_target is None:
+        raise UserError("swap needs a target, which an untargeted attack lacks")
     there = square_error(evidence.explain(evidence.label), evidence.clean_heat_of_target)
     back = square_error(evidence.heat, evidence.clean_heat)
     return (there + back) / 2

@@ -12,6 +12,7 @@ import gcpatch
 from gcpatch import losses
 from gcpatch.attacks.objectives import OBJECTIVES
 from gcpatch.attacks.settings import Attack
+from gcpatch.errors import UserError
 from gcpatch.losses import Evidence, energy
 
 HEAT = jnp.asarray([[0.0, 1.0, 4.0], [2.0, 0.0, 1.0]])
@@ -137,6 +138,12 @@ def test_keep_compares_with_the_clean_map():
     np.testing.assert_array_equal(
         losses.keep(evidence(clean_heat=other)), losses.target_map(other)(evidence())
     )
+
+
+def test_swap_without_a_target_is_refused_in_a_sum_as_well():
+    untargeted = evidence(clean_heat_of_target=None)
+    with pytest.raises(UserError, match="swap needs a target"):
+        (lambda seen: losses.swap(seen) + losses.hide(seen))(untargeted)
 
 
 def test_swap_takes_the_other_class_for_each():
