@@ -1,7 +1,7 @@
 """The near field: what it saves, how true its gradients are, and what it costs in steps.
 
-    python -m experiments.bench.near --networks mini_resnext --scenes 4
-    python -m experiments.bench.near --networks photos --images photos.csv --count 8 --success 8
+    python -m experiments.bench.near --networks mini_resnext
+    python -m experiments.bench.near --networks photos --images photos.csv --success 8
 
 Three tables in Markdown. Multiply-adds of a step (the trunk forward, and backward as much again),
 of the whole image over those of what is followed, without and with refreshes as often as
