@@ -41,9 +41,10 @@ test-attacks: .venv/tests
 	$(SLOW) tests/networks/test_minis.py tests/interpreters/test_incremental.py tests/attacks/test_regions.py \
 		tests/attacks/test_universal.py tests/evaluation/test_bench.py
 
-test-explainers: .venv/tests
-	@echo "explainers of the minis against captum, pytorch-grad-cam and the naive loop: 5 minutes"
-	$(SLOW) tests/explainers/test_third_parties.py tests/explainers/test_occlusion.py
+test-explainers: .venv/tests .venv/quantus
+	@echo "explainers of the minis against captum, pytorch-grad-cam, Quantus and the naive loop: 5 minutes"
+	$(SLOW) tests/explainers/test_third_parties.py tests/explainers/test_occlusion.py \
+		tests/evaluation/test_faithfulness.py
 
 test-experiments: .venv/tests
 	@echo "the experiments' commands with few steps, walks and notebooks: a quarter of an hour"
@@ -78,6 +79,12 @@ test-faults: .venv/tests
 .venv/tests: .venv/gcpatch
 	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r .ci/requirements.txt
+	touch $@
+
+# Without what it requires: it would bring a second OpenCV, which is the first one's folder.
+.venv/quantus: .venv/tests
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
+		quantus==0.6.0 scikit-image==0.26.0 cachetools==8.0.2
 	touch $@
 
 clean:

@@ -1,8 +1,9 @@
 """Any number of images through a batch of slots: a slot whose image is done takes the next."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 from pkgutil import resolve_name
@@ -68,12 +69,14 @@ class Reached(NamedTuple):
         margin: in the near field, cells around the patch's own.
         every: likewise, the most steps between two refreshes.
         refreshes: likewise, how many there were.
+        stalled: likewise, whether half of the steps brought nothing, so that the others were exact.
     """
 
     mode: str = "exact"
     margin: int | None = None
     every: int | None = None
     refreshes: int = 0
+    stalled: bool = False
 
 
 class Result(NamedTuple):
@@ -129,6 +132,9 @@ class InProgress(NamedTuple):
     history: Losses
 
 
+Queue = Iterator[tuple[int, Problem | InProgress]]
+
+
 def stream(
     network: Network,
     problems: Iterable[Problem | InProgress],
@@ -162,7 +168,8 @@ def stream(
         devices: to share the slots; JAX's default device if None.
         on_defer: called with the place of an image whose attack has stalled for half of its steps,
             and the attack so far, when its slot is given to the next image; it may be taken up at
-            the end of the problems. If None every image keeps its slot.
+            the end of the problems. If None every image keeps its slot, but for those that stall
+            in the near field: they are kept here until all others are done.
 
     Yields:
         The place of an image among the problems, and its outcome.
@@ -174,22 +181,47 @@ def stream(
         raise AttackError(
             f"the reach is {attack.reach!r}, but only a square patch has a near field; leave it out"
         )
-    queue: Iterator[tuple[int, Problem | InProgress]] = enumerate(problems)
-    while True:
-        slots = Slots(network, shape, attack, batch, corner, devices)
-        try:
-            yield from slots.run(queue, on_steps, on_chunk, precision, on_defer)
-            return
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or batch == 1:
-                raise
-            batch //= 2
-            on_batch(batch)
-            queue = itertools.chain(slots.taken.values(), queue)
+    aside: deque[tuple[int, InProgress]] = deque()  # what stalled in the near field
+    keep = None if attack.reach == "exact" else lambda *entry: aside.append(entry)
+
+    def run(stalled: bool, queue: Queue) -> Iterator[tuple[int, Result]]:
+        nonlocal batch
+        while True:
+            slots = Slots(network, shape, attack, batch, corner, devices, stalled)
+            try:
+                defer = on_defer or (None if stalled else keep)
+                yield from slots.run(queue, on_steps, on_chunk, precision, defer)
+                aside.extend(slots.underway().items())
+                return
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error) or batch == 1:
+                    raise
+                batch //= 2
+                on_batch(batch)
+                queue = itertools.chain(slots.taken.values(), queue)
+
+    def taken_up() -> Queue:
+        while aside:
+            yield aside.popleft()
+
+    for stalled, queue in itertools.groupby(enumerate(problems), _is_stalled):
+        late = taken_up() if stalled else ()
+        yield from run(stalled, itertools.chain(late, queue))
+    if aside:
+        yield from run(True, taken_up())
+
+
+def _is_stalled(entry: tuple[int, Problem | InProgress]) -> bool:
+    """Whether an attack stalled in the near field, so that the rest of its steps is exact."""
+    near = entry[1].state.near if isinstance(entry[1], InProgress) else None
+    return near is not None and bool(near.stalled)
 
 
 class Slots:
-    """A batch of attacks: where an image is done, the next one takes its slot."""
+    """A batch of attacks: where an image is done, the next one takes its slot.
+
+    All that are `stalled`, whose steps are exact whatever the attack's reach, or none.
+    """
 
     def __init__(
         self,
@@ -199,12 +231,14 @@ class Slots:
         batch: int,
         corner: tuple[int, int] | None,
         devices: Sequence[jax.Device] | None,
+        stalled: bool = False,
     ):
         self.network, self.shape, self.attack, self.corner = network, shape, attack, corner
+        self.stalled = stalled
         self.mesh = Mesh(np.asarray(devices), ("batch",)) if devices else None
         self.count = batch * len(devices or [None])
         self.weights = self._place(network, PartitionSpec())
-        self.taken: dict[int, tuple[int, Problem]] = {}
+        self.taken: dict[int, tuple[int, Problem | InProgress]] = {}
         self.histories: dict[int, list[Losses]] = {}
         self.improved: dict[int, tuple[float, int]] = {}  # a slot's best shortfall, and its step
         self.reach: Reach | None = None
@@ -214,22 +248,26 @@ class Slots:
 
     def run(
         self,
-        queue: Iterator[tuple[int, Problem | InProgress]],
+        queue: Queue,
         on_steps,
         on_chunk,
         precision: str,
         on_defer=None,
     ) -> Iterator[tuple[int, Result]]:
-        """Yields each image's number and outcome."""
+        """Yields each image's number and outcome.
+
+        Only what stalled in the near field, and did so when nothing was left to take its slot, is
+        still under way at the end.
+        """
         while True:
             free = [slot for slot in range(self.count) if slot not in self.taken]
-            for slot in free + (self._stalled() if on_defer else []):
+            for slot in free + (self._to_defer() if on_defer else []):
                 if (item := next(queue, None)) is None:
                     break
                 if slot in self.taken:
                     on_defer(*self._defer(slot))
                 self._enter(slot, *item, precision)
-            if not self.taken:
+            if len(self._left_by_near_field()) == len(self.taken):
                 return
             before = start = np.asarray(self.states.step)
             with jax.default_matmul_precision(precision):
@@ -248,18 +286,25 @@ class Slots:
         """The attacks in the slots, by the place of their images among the problems."""
         states = jax.tree.map(np.asarray, self.states)
         return {
-            place: InProgress(problem, _row(states, slot), _joined(self.histories[slot]))
-            for slot, (place, problem) in self.taken.items()
+            place: InProgress(_problem(entry), _row(states, slot), _joined(self.histories[slot]))
+            for slot, (place, entry) in self.taken.items()
         }
 
-    def _stalled(self) -> list[int]:
+    def _left_by_near_field(self) -> list[int]:
+        """The slots of images that stalled in the near field, and do not move in it any more."""
+        if not (self.taken and self.reach and self.reach.every):
+            return []
+        stalled = np.asarray(self.states.near.stalled)
+        return [slot for slot in self.taken if stalled[slot]]
+
+    def _to_defer(self) -> list[int]:
         """The slots of images whose best shortfall is that of half of their steps ago.
 
-        When an attack is interrupted does not change where it leads, so that this may depend on
-        where its chunks end, and on when it was taken up.
+        When an exact attack is interrupted does not change where it leads, so that this may depend
+        on where its chunks end, and on when it was taken up. In the near field the states say it.
         """
-        if not self.taken:
-            return []
+        if not self.taken or (self.reach and self.reach.every):
+            return self._left_by_near_field()
         best, steps = np.asarray(self.states.best_shortfall), np.asarray(self.states.step)
         for slot in self.taken:
             if slot not in self.improved or best[slot] < self.improved[slot][0]:
@@ -268,9 +313,9 @@ class Slots:
         return [slot for slot in self.taken if steps[slot] - self.improved[slot][1] >= half]
 
     def _defer(self, slot: int) -> tuple[int, InProgress]:
-        place, problem = self.taken.pop(slot)
+        place, entry = self.taken.pop(slot)
         state = jax.tree.map(np.asarray, _take(self.states, slot))
-        return place, InProgress(problem, state, _joined(self.histories.pop(slot)))
+        return place, InProgress(_problem(entry), state, _joined(self.histories.pop(slot)))
 
     def _advance(self) -> list[tuple[np.ndarray, Losses]]:
         """A chunk of steps, and in the near field an exact look behind them.
@@ -316,19 +361,13 @@ class Slots:
 
     def _enter(self, slot: int, place: int, entry: Problem | InProgress, precision: str) -> None:
         problem, state, history = entry if isinstance(entry, InProgress) else (entry, None, None)
-        self.taken[slot] = place, problem
+        self.taken[slot] = place, entry
         self.improved.pop(slot, None)
         self.histories[slot] = [] if history is None else [history]
         if state is None:
             state = _begin(self.network, problem, self.shape, self.attack)
         if self.corner is not None:
-            self.reach = choose_reach(
-                self.network,
-                problem.image,
-                corner=self.corner,
-                size=self.shape[0],
-                attack=self.attack,
-            )
+            self.reach = self._reach(problem)
             placed, tile = self.reach.placed, None
             if self.reach.every:
                 tile, _ = _seen(self.network, state, problem, self.attack)
@@ -345,12 +384,30 @@ class Slots:
         )
 
     def _leave(self, slot: int) -> tuple[int, Result]:
-        place, problem = self.taken.pop(slot)
-        state, history = _take(self.states, slot), self.histories.pop(slot)
-        return place, _finish(self.network, state, problem, history, self.reach)
+        place, entry = self.taken.pop(slot)
+        problem, history = _problem(entry), self.histories.pop(slot)
+        state = _take(self.states, slot)
+        reach = None if self.corner is None else self._reach(problem, of_attack=True)
+        return place, _finish(self.network, state, problem, history, reach)
+
+    def _reach(self, problem: Problem, *, of_attack: bool = False) -> Reach:
+        """How far the steps in these slots follow the patch, or were to when the attack began."""
+        assert self.corner is not None
+        exact = self.stalled and not of_attack
+        return choose_reach(
+            self.network,
+            problem.image,
+            corner=self.corner,
+            size=self.shape[0],
+            attack=replace(self.attack, reach="exact") if exact else self.attack,
+        )
 
     def _place(self, tree: Any, spec: PartitionSpec) -> Any:
         return jax.device_put(tree, NamedSharding(self.mesh, spec)) if self.mesh else tree
+
+
+def _problem(entry: Problem | InProgress) -> Problem:
+    return entry.problem if isinstance(entry, InProgress) else entry
 
 
 _begin = jax.jit(init_state, static_argnames="shape")
@@ -416,7 +473,7 @@ def _finish(
 def _reached(near: NearField | None, reach: Reach | None) -> Reached:
     if near is None or reach is None or reach.every is None:
         return Reached()
-    return Reached("near", reach.margin, reach.every, int(near.refreshes))
+    return Reached("near", reach.margin, reach.every, int(near.refreshes), bool(near.stalled))
 
 
 def corner_of(place: Placement) -> tuple[int, int] | None:

@@ -58,11 +58,15 @@ class NearField(NamedTuple):
     """Of an attack in the near field (see below), where it stands between two exact looks.
 
     `judged` says that its tile was looked at exactly, `waiting` that its tile looks as if the goal
-    were met and waits for that, and `refreshes` counts the looks.
+    were met and waits for that, and `refreshes` counts the looks. `improved` is the step at which
+    one last found a better tile, and `stalled` says that half of the steps brought none since: all
+    further steps are exact.
     """
 
     judged: Bool[Array, ""]
     waiting: Bool[Array, ""]
+    stalled: Bool[Array, ""]
+    improved: Int[Array, ""]
     refreshes: Int[Array, ""]
 
 
@@ -283,7 +287,7 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
         network.normalize(tile),
         worst,
         Losses(worst, worst, worst),
-        None if attack.reach == "exact" else NearField(zero > 0, zero > 0, zero),
+        None if attack.reach == "exact" else NearField(zero > 0, zero > 0, zero > 0, zero, zero),
         zero if attack.restart else None,
     )
 
@@ -385,7 +389,8 @@ def best_of(state: State) -> dict[str, Any]:
 # that of the image at the last refresh. Directly after it values are exact, and gradients leave out
 # what the patch does further away. So a step may move the patch, but never end the attack: a tile
 # that looks as if the goal were met waits for the next refresh, which looks at the whole image and
-# alone decides what is done and which tile is the best.
+# alone decides what is done and which tile is the best. Where half of the steps brought no better
+# one, what was left out may be what is missing: the rest of the steps is exact.
 
 
 def field_of(state: State) -> NearField:
@@ -396,7 +401,8 @@ def field_of(state: State) -> NearField:
 
 def held(state: State) -> Bool[Array, "*batch"]:
     """Whether a state moves no more before the next refresh."""
-    return state.done | field_of(state).waiting
+    near = field_of(state)
+    return state.done | near.waiting | near.stalled
 
 
 def near_step(
@@ -413,7 +419,7 @@ def near_step(
         streak=jnp.where(looks_done, state.streak, 0),
         done=(moved.step >= attack.steps) | ~jnp.isfinite(losses.total),
         **best_of(state),
-        near=NearField(nothing, nothing, near.refreshes),
+        near=near._replace(judged=nothing, waiting=nothing),
     )
     waits = state._replace(near=near._replace(waiting=~nothing))
     return jax.tree.map(partial(jnp.where, looks_done & ~near.judged), waits, moved), losses
@@ -439,10 +445,21 @@ def judge(
     _, (losses, lacking) = loss_from_activations(
         head, activations, image, tile, covered, problem, attack
     )
+    near, yes = field_of(state), jnp.ones((), bool)
     streak = jnp.where(lacking == 0, state.streak + 1, 0)
     ends = (streak >= attack.patience) & ~state.done
-    looked = NearField(jnp.ones((), bool), jnp.zeros((), bool), field_of(state).refreshes + 1)
+    improved = jnp.where(lacking < state.best_shortfall, state.step, near.improved)
     judged = state._replace(
-        streak=streak, step=state.step + ends, done=state.done | ends, near=looked
+        streak=streak,
+        step=state.step + ends,
+        done=state.done | ends,
+        near=NearField(
+            judged=yes,
+            waiting=~yes,
+            stalled=2 * (state.step - improved) >= attack.steps,
+            improved=improved,
+            refreshes=near.refreshes + 1,
+        ),
     )
-    return keep_best(judged, tile, seen, lacking, losses), losses
+    judged = keep_best(judged, tile, seen, lacking, losses)
+    return jax.tree.map(partial(jnp.where, near.stalled), state, judged), losses

@@ -13,7 +13,16 @@ from gcpatch.attacks.engine import EVERY, SHARE, choose_reach, forward_of, reach
 from gcpatch.attacks.regions import Frame, Patch
 from gcpatch.attacks.settings import Attack, AttackError
 from gcpatch.attacks.slots import InProgress, Reached, attack, stream
-from gcpatch.attacks.step import evaluate, init_state, judge, make_problem, near_step, seen_of
+from gcpatch.attacks.step import (
+    evaluate,
+    held,
+    init_state,
+    judge,
+    make_problem,
+    near_step,
+    seen_of,
+    step,
+)
 from gcpatch.attacks.universal import universal
 from gcpatch.interpreters import work
 
@@ -38,7 +47,8 @@ def often(monkeypatch):
     """Refreshes come after a few steps, whatever they cost."""
 
     def choose(*arguments, **options):
-        return choose_reach(*arguments, **options)._replace(every=EVERY_TEST)
+        found = choose_reach(*arguments, **options)
+        return found._replace(every=found.every and EVERY_TEST)
 
     monkeypatch.setattr(slots, "choose_reach", choose)
 
@@ -108,6 +118,22 @@ def test_the_goal_must_be_judged_as_met_in_a_row(flat):
     missed = 0 * image + flat.weights[..., (best + 1) % 3] * 100
     lost, _ = near_step(flat, moved, one, how, lambda tile: missed + 0 * tile.sum())
     assert lost.streak == 0
+
+
+def test_half_of_the_steps_without_a_better_tile_end_the_near_field(flat):
+    image, _, worst = best_and_worst(flat)
+    how, one, state = in_the_flat(flat, worst, steps=9)
+    judged, _ = judge(flat, state, one, how, image)
+    found = [judge(flat, judged._replace(step=judged.step + n), one, how, image) for n in (4, 5)]
+    assert [bool(after.near.stalled) for after, _ in found] == [False, True]
+    assert [int(after.near.improved) for after, _ in found] == [0, 0]
+    stalled, _ = found[1]
+    assert held(stalled) and not held(found[0][0])
+    perfect = image + flat.weights[..., worst] * 100
+    again, _ = judge(flat, stalled, one, how, perfect)
+    jax.tree.map(np.testing.assert_array_equal, again, stalled)
+    better, _ = judge(flat, judged._replace(step=judged.step + 5), one, how, perfect)
+    assert not better.near.stalled and better.near.improved == 5
 
 
 # ---- through the slots
@@ -205,6 +231,50 @@ def test_what_is_taken_up_beside_what_is_new_goes_on_bit_for_bit(tiny, often):
         assert found.reach == wanted.reach and found.steps == wanted.steps == 10
         np.testing.assert_array_equal(found.tile, wanted.tile)
         np.testing.assert_array_equal(found.history, wanted.history)
+
+
+@pytest.fixture
+def stuck(often):
+    """An attack that never gets better after its first step, where an image is dark in a corner."""
+
+    def loss(evidence):
+        logit = evidence.logits[0]
+        constant = 1 + logit - jax.lax.stop_gradient(logit)  # which leads somewhere all the same
+        return jnp.where(evidence.image[0, 0, 0] < 0.5, constant, evidence.tile.mean())
+
+    return near(objective=loss, ce_weight=0.0, steps=14, learning_rate=1e-2, optimizer="sgd")
+
+
+def problems_that_stall(network, how, which, count=3):
+    return [
+        one._replace(image=one.image.at[0, 0, 0].set(0.1 if number in which else 0.9))
+        for number, one in enumerate(problems_of(network, range(count), how, np.float64))
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_what_stalls_in_the_near_field_goes_on_exactly_after_all_others(tiny64, stuck, batch):
+    problems = problems_that_stall(tiny64, stuck, {0, 1})
+    found = list(stream(tiny64, problems, (SIZE, SIZE), stuck, batch, corner=CORNER))
+    assert found[0][0] == 2 and len(found) == 3
+    for place, outcome in found:
+        looks, stalled = (4, False) if place == 2 else (3, True)
+        assert outcome.reach == Reached("near", 0, EVERY_TEST, looks, stalled)
+        assert outcome.steps == len(outcome.history.total) == 14
+
+
+def test_after_an_image_stalled_its_steps_are_exact(tiny64, stuck):
+    (one,), shown = problems_that_stall(tiny64, stuck, {0}, count=1), []
+    options = dict(corner=CORNER, on_chunk=lambda slots: shown.append(slots.underway()))
+    ((_, found),) = stream(tiny64, [one], (SIZE, SIZE), stuck, 1, **options)
+    state = jax.tree.map(jnp.asarray, shown[2][0].state)
+    assert state.near.stalled and state.step == 12 and not shown[1][0].state.near.stalled
+    for _ in range(2):
+        state, losses = step(tiny64, state, one, stuck)
+        np.testing.assert_allclose(found.history.total[int(state.step) - 1], losses.total)
+    (again,) = stream(tiny64, [shown[2][0]], (SIZE, SIZE), stuck, 1, **options)
+    np.testing.assert_array_equal(again[1].history, found.history)
+    assert again[1].reach == found.reach
 
 
 def test_steps_in_one_program_are_steps_one_by_one(tiny64, often):

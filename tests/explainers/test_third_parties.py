@@ -15,6 +15,7 @@ import gcpatch
 from convert.reference import Classifier
 from convert.torchvision import to_torch, twin
 from gcpatch.data import scenes
+from gcpatch.evaluation.faithfulness import deletion, imputed
 from gcpatch.explainers import (
     cam,
     gradients,
@@ -179,3 +180,50 @@ def test_eigen_cam_but_for_its_sign_and_its_float32(case):
     wanted = svd_on_activations.get_2d_projection(activations[None])
     wanted *= np.sign(wanted.ravel()[np.abs(wanted).argmax()])
     agree(cam.eigen_cam(network, image, label), np.maximum(wanted[0], 0), 1e-6)
+
+
+# ---- faithfulness
+
+
+@pytest.fixture(scope="module")
+def quantus():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("quantus")
+
+
+@pytest.mark.parametrize("name", MINIS)
+def test_quantus_deletes_alike(quantus, name):
+    network, steps = gcpatch.load(name), 16
+    image = scenes.draw(jax.random.key(3), SIDE).image
+    label = int(run(network, image).argmax())
+    heat = np.random.default_rng(0).permutation(SIDE * SIDE).reshape(SIDE, SIDE).astype(np.float32)
+    model = twin(name)
+    model.load_state_dict(to_torch(network))
+    flipping = quantus.PixelFlipping(
+        features_in_step=3 * SIDE * SIDE // steps,
+        normalise=False,
+        perturb_baseline=0.0,  # of normalised pixels: the mean colour
+        disable_warnings=True,
+    )
+    (after,) = flipping(
+        model=model.eval(),
+        x_batch=np.asarray(network.normalize(image)).transpose(2, 0, 1)[None],
+        y_batch=np.array([label]),
+        a_batch=heat[None, None],
+        softmax=True,
+        device="cpu",
+    )
+    before = jax.nn.softmax(run(network, image))[label]
+    area = np.trapezoid([float(before), *after]) / steps
+    np.testing.assert_allclose(deletion(network, image, label, heat, steps=steps), area, rtol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_quantus_imputes_alike(quantus, share):
+    rng = np.random.default_rng(1)
+    image, removed = rng.random((16, 20, 3), np.float32), rng.random((16, 20)) < share
+    theirs = quantus.perturb_func.noisy_linear_imputation(
+        image.transpose(2, 0, 1), np.flatnonzero(removed), noise=0
+    )
+    np.testing.assert_allclose(imputed(image, removed), theirs.transpose(1, 2, 0), atol=2e-3)

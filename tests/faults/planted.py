@@ -264,6 +264,22 @@ FAULTS = (
         "pass",
         "tests/attacks/test_near.py",
     ),
+    Fault(
+        "near",
+        "an image that gets no better stays in the near field",
+        "gcpatch/attacks/step.py",
+        "stalled=2 * (state.step - improved) >= attack.steps,",
+        "stalled=~yes,",
+        "tests/attacks/test_near.py",
+    ),
+    Fault(
+        "near",
+        "after an image stalled its steps are still near",
+        "gcpatch/attacks/slots.py",
+        "exact = self.stalled and not of_attack",
+        "exact = False",
+        "tests/attacks/test_near.py",
+    ),
     # ---- faithfulness
     Fault(
         "faithfulness",

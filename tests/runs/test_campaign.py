@@ -347,14 +347,21 @@ def test_a_stopped_run_is_taken_up_where_it_was(tiny, files, tmp_path, monkeypat
         assert {len(curve) for curve in histories.values()} == {5}
 
 
+def refreshing(monkeypatch, every):
+    """Refreshes in the near field come after so many steps, whatever they cost."""
+
+    def choose(*arguments, **options):
+        found = engine.choose_reach(*arguments, **options)
+        return found._replace(every=found.every and every)
+
+    monkeypatch.setattr(slots, "choose_reach", choose)
+
+
 @pytest.mark.parametrize("most", [1, 7])
 def test_a_stopped_run_in_the_near_field_is_taken_up_bit_for_bit(
     tiny, files, tmp_path, monkeypatch, most
 ):
-    def choose(*arguments, **options):
-        return engine.choose_reach(*arguments, **options)._replace(every=2)
-
-    monkeypatch.setattr(slots, "choose_reach", choose)
+    refreshing(monkeypatch, every=2)
     how = dict(how=replace(ATTACK, steps=5, confidence=0.999, reach=0))
     attack(tiny, files, tmp_path / "whole", **how)[0].close()
     attack(tiny, files, tmp_path / "parts", watch=Impatient(most), **how)[0].release()
@@ -363,7 +370,8 @@ def test_a_stopped_run_in_the_near_field_is_taken_up_bit_for_bit(
     journal.close()
     same_runs(tmp_path / "whole", tmp_path / "parts")
     reaches = [record["reach"] for record in journal.records() if not record["error"]]
-    assert reaches == 3 * [{"mode": "near", "margin": 0, "every": 2, "refreshes": 3}]
+    wanted = {"mode": "near", "margin": 0, "every": 2, "refreshes": 3, "stalled": False}
+    assert reaches == 3 * [wanted]
 
 
 @pytest.fixture
@@ -405,11 +413,7 @@ def test_an_image_that_stalls_is_continued_after_all_others(tiny, files, tmp_pat
 def test_a_stopped_run_knows_what_it_has_deferred(
     tiny, files, tmp_path, monkeypatch, stuck, most, reach, restart
 ):
-    def choose(*arguments, **options):
-        found = engine.choose_reach(*arguments, **options)
-        return found._replace(every=None if reach == "exact" else 1)
-
-    monkeypatch.setattr(slots, "choose_reach", choose)
+    refreshing(monkeypatch, every=1)
     how = dict(how=replace(stuck, reach=reach, restart=restart), batch=1)
     attack(tiny, files, tmp_path / "whole", **how)[0].close()
     journal, _ = attack(tiny, files, tmp_path / "parts", watch=Impatient(most), **how)
@@ -418,8 +422,28 @@ def test_a_stopped_run_knows_what_it_has_deferred(
     assert waits == ([] if most == 3 else [id_of(files[0])])
     journal, after = attack(tiny, files, tmp_path / "parts", resume=True, **how)
     journal.close()
-    assert (after[-1]["id"] == id_of(files[0])) == bool(waits)
+    late = bool(waits) or reach == 0  # in the near field the state says that it has stalled
+    assert (after[-1]["id"] == id_of(files[0])) == late
     same_runs(tmp_path / "whole", tmp_path / "parts")
+    done = [record for record in journal.records() if not record["error"]]
+    stalled = [record["id"] for record in done if record["reach"]["stalled"]]
+    assert stalled == ([] if reach == "exact" else [id_of(files[0])])
+
+
+@pytest.mark.parametrize("most", [5, 13, 16])
+def test_a_stopped_run_whose_last_images_stall_in_the_near_field(
+    tiny, files, tmp_path, monkeypatch, stuck, most
+):
+    refreshing(monkeypatch, every=1)
+    last = replace(stuck, objective=lambda evidence: 0 * evidence.tile.sum() + 1.0, reach=0)
+    how = dict(how=last, batch=2)
+    attack(tiny, files, tmp_path / "whole", **how)[0].close()
+    attack(tiny, files, tmp_path / "parts", watch=Impatient(most), **how)[0].release()
+    journal, _ = attack(tiny, files, tmp_path / "parts", resume=True, **how)
+    journal.close()
+    same_runs(tmp_path / "whole", tmp_path / "parts")
+    reaches = [record["reach"] for record in journal.records() if not record["error"]]
+    assert [(each["stalled"], each["refreshes"]) for each in reaches] == 3 * [(True, 4)]
 
 
 def test_a_deferred_image_that_cannot_be_read_begins_anew(tiny, files, tmp_path, stuck):

@@ -61,14 +61,25 @@ def alone(photos, tmp_path_factory):
     return out
 
 
+def same_runs(one, other):
+    assert records(one) == records(other)
+    for path in one.glob("images/*/adversarial.png"):
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+    assert len(records(one)) == 6
+    assert all(record["pixels_changed_share"] > 0 for record in records(one))
+
+
 def test_eight_devices(photos, alone, tmp_path):
     finished(attack(photos, tmp_path / "eight", devices=8))
-    assert records(tmp_path / "eight") == records(alone)
-    for path in alone.glob("images/*/adversarial.png"):
-        other = tmp_path / "eight" / path.relative_to(alone)
-        assert path.read_bytes() == other.read_bytes()
-    assert len(records(alone)) == 6
-    assert all(record["pixels_changed_share"] > 0 for record in records(alone))
+    same_runs(alone, tmp_path / "eight")
+
+
+def test_two_devices_in_the_near_field(photos, tmp_path):
+    near = ("--reach", "0", "--size", "16", "--steps", "7")
+    for devices in (1, 2):
+        finished(attack(photos, tmp_path / f"{devices}", *near, devices=devices))
+    same_runs(tmp_path / "1", tmp_path / "2")
+    assert all(record["reach"]["refreshes"] for record in records(tmp_path / "1"))
 
 
 def test_two_processes(photos, alone, tmp_path):

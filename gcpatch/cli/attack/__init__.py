@@ -23,7 +23,9 @@ from gcpatch.errors import UserError
 from gcpatch.runs.options import Options
 from gcpatch.settings import choose
 
-MOST_ON_CPU, MOST_ON_ACCELERATOR = 8, 512  # images at a time; more is no faster
+# Images at a time. On a CPU 8 are up to 5 % faster a step with VGG16, and leave more slots idle at
+# the end: 8 images take half as long again.
+MOST_ON_CPU, MOST_ON_ACCELERATOR = 4, 512
 MOST_SHOWN = 100  # records in the table on the terminal
 
 
