@@ -201,12 +201,12 @@ def test_quantus_deletes_alike(quantus, name):
     model = twin(name)
     model.load_state_dict(to_torch(network))
     flipping = quantus.PixelFlipping(
-        features_in_step=3 * SIDE * SIDE // steps,
+        features_in_step=SIDE * SIDE // steps,  # of which a pixel has three
         normalise=False,
         perturb_baseline=0.0,  # of normalised pixels: the mean colour
         disable_warnings=True,
     )
-    (after,) = flipping(
+    (curve,) = flipping(
         model=model.eval(),
         x_batch=np.asarray(network.normalize(image)).transpose(2, 0, 1)[None],
         y_batch=np.array([label]),
@@ -215,7 +215,7 @@ def test_quantus_deletes_alike(quantus, name):
         device="cpu",
     )
     before = jax.nn.softmax(run(network, image))[label]
-    area = np.trapezoid([float(before), *after]) / steps
+    area = np.trapezoid([float(before), *curve[2::3]]) / steps
     np.testing.assert_allclose(deletion(network, image, label, heat, steps=steps), area, rtol=1e-4)
 
 
