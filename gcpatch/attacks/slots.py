@@ -231,7 +231,7 @@ class Slots:
         batch: int,
         corner: tuple[int, int] | None,
         devices: Sequence[jax.Device] | None,
-        stalled: bool = False,
+        stalled: bool,
     ):
         self.network, self.shape, self.attack, self.corner = network, shape, attack, corner
         self.stalled = stalled
@@ -367,7 +367,8 @@ class Slots:
         if state is None:
             state = _begin(self.network, problem, self.shape, self.attack)
         if self.corner is not None:
-            self.reach = self._reach(problem)
+            exact = replace(self.attack, reach="exact")
+            self.reach = self._reach(problem, exact if self.stalled else self.attack)
             placed, tile = self.reach.placed, None
             if self.reach.every:
                 tile, _ = _seen(self.network, state, problem, self.attack)
@@ -387,19 +388,13 @@ class Slots:
         place, entry = self.taken.pop(slot)
         problem, history = _problem(entry), self.histories.pop(slot)
         state = _take(self.states, slot)
-        reach = None if self.corner is None else self._reach(problem, of_attack=True)
+        reach = None if self.corner is None else self._reach(problem, self.attack)
         return place, _finish(self.network, state, problem, history, reach)
 
-    def _reach(self, problem: Problem, *, of_attack: bool = False) -> Reach:
-        """How far the steps in these slots follow the patch, or were to when the attack began."""
+    def _reach(self, problem: Problem, attack: Attack) -> Reach:
         assert self.corner is not None
-        exact = self.stalled and not of_attack
         return choose_reach(
-            self.network,
-            problem.image,
-            corner=self.corner,
-            size=self.shape[0],
-            attack=replace(self.attack, reach="exact") if exact else self.attack,
+            self.network, problem.image, corner=self.corner, size=self.shape[0], attack=attack
         )
 
     def _place(self, tree: Any, spec: PartitionSpec) -> Any:

@@ -448,15 +448,16 @@ def judge(
     near, yes = field_of(state), jnp.ones((), bool)
     streak = jnp.where(lacking == 0, state.streak + 1, 0)
     ends = (streak >= attack.patience) & ~state.done
+    done = state.done | ends
     improved = jnp.where(lacking < state.best_shortfall, state.step, near.improved)
     judged = state._replace(
         streak=streak,
         step=state.step + ends,
-        done=state.done | ends,
+        done=done,
         near=NearField(
             judged=yes,
             waiting=~yes,
-            stalled=2 * (state.step - improved) >= attack.steps,
+            stalled=~done & (2 * (state.step - improved) >= attack.steps),
             improved=improved,
             refreshes=near.refreshes + 1,
         ),

@@ -180,7 +180,7 @@ class _Campaign:
         self.begun, self.told = 0, False  # images, each time one is; of files of several frames
         self.writing: deque[Future[dict[str, Any]]] = deque()
         self.snapshots = Snapshots(journal.folder / "snapshots")
-        self.in_progress: dict[str, Saved] | None = None  # of the snapshot, if not yet taken up
+        self.in_progress: dict[str, Saved] | None = None  # of a snapshot, until done
         self.deferred = Deferred(journal.folder / "deferred")
         self.last: list[Item] = []  # images that were deferred
 
@@ -207,7 +207,7 @@ class _Campaign:
                 )
                 with suppress(_Stop):
                     for number, finished in outcomes:
-                        clean = self.waiting.pop(number)
+                        clean = self._left(number)
                         self.writing.append(pool.submit(self._write, clean, finished))
                         yield from self._written(LAG)
             yield from self._written(0)
@@ -289,7 +289,7 @@ class _Campaign:
             self.like = jax.eval_shape(begin, self.network, problem, attack=self.attack)
             self.in_progress = self.snapshots.load(self.like, self.watch.note)
         kept = (
-            self.in_progress.pop(clean.item.id, None),
+            self.in_progress.get(clean.item.id),
             self.deferred.load(clean.item.id, self.like, self.watch.note),
         )
         known = fingerprint_of(clean.item, picture.sha256)
@@ -299,9 +299,15 @@ class _Campaign:
 
     def _defer(self, place: int, attack: InProgress) -> None:
         """Puts an image aside, behind all others."""
-        clean = self.waiting.pop(place)
+        clean = self._left(place)
         self.deferred.save(clean.item.id, _saved(clean, attack))
         self.last.append(clean.item)
+
+    def _left(self, place: int) -> Clean:
+        """An image that leaves its slot, of which the next snapshot needs nothing."""
+        clean = self.waiting.pop(place)
+        (self.in_progress or {}).pop(clean.item.id, None)
+        return clean
 
     def _start(self, clean: Clean) -> AdversarialPatch | None:
         """The patch from which an image starts, if the library has one for its target."""

@@ -134,6 +134,8 @@ def test_half_of_the_steps_without_a_better_tile_end_the_near_field(flat):
     jax.tree.map(np.testing.assert_array_equal, again, stalled)
     better, _ = judge(flat, judged._replace(step=judged.step + 5), one, how, perfect)
     assert not better.near.stalled and better.near.improved == 5
+    late = judged._replace(step=judged.step + 9, done=jnp.ones((), bool))
+    assert not judge(flat, late, one, how, image)[0].near.stalled  # no step is left to be exact
 
 
 # ---- through the slots
@@ -194,7 +196,7 @@ def test_neither_batch_nor_order_matters(tiny64, often):
         np.testing.assert_allclose(found.history, wanted.history, rtol=1e-6)
 
 
-def test_what_is_taken_up_beside_what_is_new_goes_on_bit_for_bit(tiny, often):
+def test_what_is_taken_up_beside_what_is_new_goes_on_bit_for_bit(tiny, often, monkeypatch):
     how = near(steps=10, objective="classify", confidence=0.0, learning_rate=1e-3)
     problems = problems_of(tiny, [0, 0, 0], how)
     shown = [
@@ -227,7 +229,14 @@ def test_what_is_taken_up_beside_what_is_new_goes_on_bit_for_bit(tiny, often):
     assert first[1].steps == 1 and list(kept[0]) == [0]
     assert isinstance(kept[0][0], InProgress)
     again = dict(stream(tiny, [kept[0][0], problems[2]], (SIZE, SIZE), how, 2, corner=CORNER))
-    for found, wanted in [(again[0], first[0]), (again[1], first[2])]:
+
+    def worse(*arguments):  # whatever the program for one image remembers
+        one = engine.remember(*arguments)
+        return one._replace(memory=jax.tree.map(lambda leaf: 2 * leaf, one.memory))
+
+    monkeypatch.setattr(slots, "remember", worse)
+    ((_, alone),) = stream(tiny, [kept[0][0]], (SIZE, SIZE), how, 2, corner=CORNER)
+    for found, wanted in [(again[0], first[0]), (again[1], first[2]), (alone, first[0])]:
         assert found.reach == wanted.reach and found.steps == wanted.steps == 10
         np.testing.assert_array_equal(found.tile, wanted.tile)
         np.testing.assert_array_equal(found.history, wanted.history)

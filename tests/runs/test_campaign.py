@@ -473,6 +473,20 @@ def test_what_is_not_taken_up_yet_is_kept_by_the_next_snapshot(tiny, files, tmp_
     assert sum(taken) == 3 * 5 - 4 - 1
 
 
+def test_what_waits_behind_stalled_images_is_kept_by_the_next_snapshot(
+    tiny, files, tmp_path, monkeypatch, stuck
+):
+    refreshing(monkeypatch, every=1)
+    how = dict(how=replace(stuck, reach=0), batch=3)
+    taken = []
+    for most in (12, 1, None):  # at first one image has stalled, and the others have not
+        watch = Progress() if most is None else Impatient(most)
+        count = watch.steps
+        watch.steps = lambda steps, count=count: (taken.append(steps), count(steps))
+        attack(tiny, files, tmp_path / "run", resume=bool(taken), watch=watch, **how)[0].release()
+    assert sum(taken) == 3 * 6
+
+
 def test_a_snapshot_that_cannot_be_read_leaves_the_one_before(tiny, files, tmp_path, monkeypatch):
     monkeypatch.setattr(slots, "CHUNK", 1)
     how = dict(how=replace(ATTACK, steps=5, confidence=0.999))

@@ -23,8 +23,8 @@ from gcpatch.errors import UserError
 from gcpatch.runs.options import Options
 from gcpatch.settings import choose
 
-# Images at a time. On a CPU 8 are up to 5 % faster a step with VGG16, and leave more slots idle at
-# the end: 8 images take half as long again.
+# Images at a time. On a CPU a step of 8 is 5 % faster an image with VGG16 (experiments/bench), but
+# leaves more slots idle at the end of a run.
 MOST_ON_CPU, MOST_ON_ACCELERATOR = 4, 512
 MOST_SHOWN = 100  # records in the table on the terminal
 
