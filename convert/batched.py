@@ -61,7 +61,10 @@ class Batched:
         if compiled:
             torch._dynamo.reset()
             torch._functorch.config.donated_buffer = False  # the head's graph is used twice
-            self.trunk, self.head = torch.compile(self.trunk), torch.compile(self.head)
+            # A second batch size would otherwise make slower kernels, for any size.
+            self.trunk, self.head = (
+                torch.compile(part, dynamic=False) for part in (self.trunk, self.head)
+            )
         self.mean, self.std = (
             torch.tensor(values, device=device)[:, None, None]
             for values in (network.mean, network.std)

@@ -5,7 +5,8 @@
 
 What `gcpatch bench --to-success` prints, with all its modes or some; minis are attacked on scenes,
 what is converted on the photographs, and the other networks, whose weights are random, get
-estimates (~) from the first network's steps. Writes OUT.json and OUT.md after each row.
+estimates (~) from the first network's steps. With `--library`, of `gcpatch universal`, every mode
+that can starts from its patches, too: `-warm`. Writes OUT.json and OUT.md after each row.
 """
 
 import argparse
@@ -15,12 +16,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from gcpatch.attacks.patches import Library
 from gcpatch.cli.bench import SUCCESS_HEAD, modes_to_success, rows_to_success, success_cells
 from gcpatch.errors import UserError
-from gcpatch.evaluation import bench
+from gcpatch.evaluation import bench, success
 from gcpatch.evaluation.success import Row
 
 BASELINE = "torch-batched"
+WARM = (*success.MODES, BASELINE)  # modes that can start from a patch
 NOTES = """
 ~: an estimate, the cost of a step on this network x the steps and the success on the first one.
 `judged by`: `art` knows no explanations. `torch-subramanya` and `art` take one image at a time, the
@@ -37,7 +40,8 @@ def table(rows: list[Row]) -> list[str]:
         other = base.get((row.network, row.size, row.batch))
         ratio = f"{row.images_per_hour / other:.2f}x" if other else "-"
         lines.append(f"| {' | '.join((*success_cells(row), ratio))} |")
-    return [*lines, NOTES]
+    chosen = dict.fromkeys(f"{row.mode}: {row.note}." for row in rows if row.note)
+    return [*lines, NOTES, *chosen]
 
 
 def main() -> None:
@@ -55,15 +59,21 @@ def main() -> None:
     parser.add_argument("--batches", default="8", help="images at a time (8)")
     parser.add_argument("--steps", type=int, default=200, help="the most for an image (200)")
     parser.add_argument("--modes", default=",".join(modes), metavar="A,B,...")
+    parser.add_argument("--library", metavar="FILE", help="patches to start from, one a target")
     parser.add_argument("--out", type=Path, default=Path("runs/success"), help="without an ending")
     options = parser.parse_args()
     chosen = options.modes.split(",")
     if unknown := set(chosen) - modes.keys():
         parser.error(f"there is no mode {min(unknown)!r}; choose of {', '.join(modes)}")
+    taken = {name: modes[name] for name in chosen}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     machine: dict[str, Any] = bench.machine()
     rows: list[Row] = []
     try:
+        if options.library:
+            library = Library.load(options.library)
+            started = {name: success.warm(taken[name], library) for name in chosen if name in WARM}
+            taken |= {f"{name}-warm": mode for name, mode in started.items()}
         for row in tqdm(
             rows_to_success(
                 options.networks.split(","),
@@ -71,7 +81,7 @@ def main() -> None:
                 list(map(int, options.sizes.split(","))),
                 list(map(int, options.batches.split(","))),
                 options.steps,
-                {name: modes[name] for name in chosen},
+                taken,
                 options.count,
             ),
             unit=" rows",

@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from gcpatch.attacks import slots
 from gcpatch.attacks.blending import coverage
+from gcpatch.attacks.patches import Library
 from gcpatch.attacks.regions import Patch, Placement
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import make_problem
@@ -42,11 +43,22 @@ class Case(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What is asked of every mode: place and size, loss and limits, images at a time."""
+    """What is asked of every mode: place and size, loss and limits, images at a time.
+
+    Attributes:
+        library: patches that the attacks start from, each from its target's; None for a cold start.
+    """
 
     patch: Patch
     attack: Attack
     batch: int
+    library: Library | None = None
+
+    def start(self, case: Case) -> Float[np.ndarray, "rows columns 3"] | None:
+        """The tile that an image starts from, in [0, 1]; None without a library."""
+        if self.library is None:
+            return None
+        return np.asarray(self.library[case.target].start(case.image))
 
 
 class Attempt(NamedTuple):
@@ -58,9 +70,16 @@ class Attempt(NamedTuple):
     place: Placement
 
 
-Attacker = Callable[
-    [Sequence[Case], int], Iterator[Attempt]
-]  # of cases, with at most so many steps
+class Attacker(NamedTuple):
+    """A mode made ready.
+
+    Attributes:
+        attack: cases, with at most so many steps.
+        note: what was chosen, such as how many images at a time.
+    """
+
+    attack: Callable[[Sequence[Case], int], Iterator[Attempt]]
+    note: str = ""
 
 
 class Mode(NamedTuple):
@@ -92,7 +111,7 @@ class Row(NamedTuple):
         prepare_seconds: compiling, and what else is made once.
         peak_memory_bytes: None where it is not known.
         estimate: whether the row was computed from a step's cost and another network's steps.
-        note: where the steps are from.
+        note: what the mode chose, or where an estimate's steps are from.
     """
 
     network: str
@@ -124,9 +143,15 @@ def _gcpatch(network: Network, setting: Setting, *, in_full: bool = False, **cha
         place = setting.patch.place(*cases[0].image.shape[:2])
         problems = (
             make_problem(
-                network, image, target, attack, placement=place, key=jax.random.key(number)
+                network,
+                case.image,
+                case.target,
+                attack,
+                placement=place,
+                key=jax.random.key(number),
+                start=setting.start(case),
             )
-            for number, (image, target) in enumerate(cases)
+            for number, case in enumerate(cases)
         )
         corner = None if in_full else slots.corner_of(place)
         batch = min(setting.batch, len(cases))
@@ -134,7 +159,7 @@ def _gcpatch(network: Network, setting: Setting, *, in_full: bool = False, **cha
         for number, result in found:
             yield Attempt(number, result.adversarial, result.steps, place)
 
-    return attacker
+    return Attacker(attacker)
 
 
 MODES: dict[str, Mode] = {
@@ -142,6 +167,22 @@ MODES: dict[str, Mode] = {
     "gcpatch-incremental": Mode(_gcpatch, variant="gcpatch-incremental"),
     "gcpatch-near": Mode(partial(_gcpatch, reach="near")),
 }
+
+
+def warm(mode: Mode, library: Library) -> Mode:
+    """The mode with a start from a library's patches; LibraryError where one is missing."""
+
+    def prepare(network: Network, setting: Setting) -> Attacker:
+        made = mode.prepare(network, setting._replace(library=library))
+
+        def attacker(cases: Sequence[Case], steps: int) -> Iterator[Attempt]:
+            targets = {case.target for case in cases}
+            library.check_starts(network, setting.patch, cases[0].image.shape[:2], targets)
+            return made.attack(cases, steps)
+
+        return made._replace(attack=attacker)
+
+    return mode._replace(prepare=prepare, variant=None)
 
 
 # ---- images
@@ -214,13 +255,13 @@ def measure(
     cases, attack = cases[: mode.most], setting.attack
     start = time.perf_counter()
     attacker = mode.prepare(network, setting)
-    first = attacker(cases[: setting.batch], min(slots.CHUNK, attack.steps))
+    first = attacker.attack(cases[: setting.batch], min(slots.CHUNK, attack.steps))
     for attempt in first:  # compiles the attack and the check
         proven(network, attempt, cases[attempt.number].target, attack)
     prepared = time.perf_counter() - start
     memory, start = mode.memory(), time.perf_counter()
     steps, fooled = [], 0
-    for attempt in attacker(cases, attack.steps):
+    for attempt in attacker.attack(cases, attack.steps):
         target = cases[attempt.number].target
         fooled += proven(network, attempt, target, attack, class_only=mode.class_only)
         steps.append(attempt.steps)
@@ -241,6 +282,7 @@ def measure(
         steps_90=float(np.quantile(steps, 0.9)),
         prepare_seconds=prepared,
         peak_memory_bytes=memory.peak(),
+        note=attacker.note,
     )
 
 

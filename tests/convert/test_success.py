@@ -1,16 +1,22 @@
 """PyTorch's modes do what they say: the reference's steps, slot by slot; [16] at its own place."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import gcpatch
 from convert import ConvertError, reference
 from convert import success as theirs
 from convert.checking.comparison import classifier, tensor
 from convert.torchvision import to_torch
+from gcpatch.attacks.patches import LibraryError
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack, AttackError
+from gcpatch.evaluation import success
 from gcpatch.evaluation.bench import images_for
 from gcpatch.evaluation.success import Case, Setting
 from gcpatch.networks import Preprocessing, random
@@ -52,7 +58,7 @@ def test_the_batch_lacks_what_the_reference_lacks(network, cases):
     noise = torch.zeros(3, 24, 24)
     model = classifier(network, to_torch(network))
     wanted = reference.attack(model, tensor(image), noise, target, settings)
-    batch.put(0, image, target)
+    batch.put(0, Case(image, target), None)
     found = [float(batch.advance()[0][0]) for _ in range(3)]
     assert found == pytest.approx([losses.shortfall for losses in wanted.history], rel=1e-2)
 
@@ -75,8 +81,28 @@ def test_an_image_leaves_when_it_lacks_nothing(network, cases, monkeypatch):
     assert found == [(1, 1), (0, 3), (2, 2)]
 
 
+def test_a_warm_start_begins_at_the_patch(network, cases):
+    made = gcpatch.universal(
+        [network],
+        np.stack([case.image for case in cases]),
+        [3] * len(cases),
+        SETTING.patch,
+        replace(SETTING.attack, steps=2),
+    )
+    library = gcpatch.Library([made.patch])
+    case, setting = cases[0], SETTING._replace(library=library)
+    (theirs_,) = theirs.refill(slots_of(network, 1), [case], 1, setting)
+    for mode in ("gcpatch-full", "gcpatch-incremental"):
+        attacker = success.warm(success.MODES[mode], library).prepare(network, SETTING)
+        (ours,) = attacker.attack([case], 1)
+        assert np.abs(ours.adversarial - case.image).max() > 0.1
+        np.testing.assert_allclose(ours.adversarial, theirs_.adversarial, atol=1e-6)
+    with pytest.raises(LibraryError, match="no patch for 1 of the targets"):
+        attacker.attack([case, Case(case.image, 7)], 1)
+
+
 def test_only_the_patch_changes(network, cases):
-    (attempt,) = theirs.subramanya(network, SETTING)(cases[:1], 2)
+    (attempt,) = theirs.subramanya(network, SETTING).attack(cases[:1], 2)
     (row, column), (rows, columns), _, _ = attempt.place
     changed = (attempt.adversarial != cases[0].image).any(-1)
     changed[row : row + rows, column : column + columns] = False
@@ -88,7 +114,7 @@ def test_only_the_patch_changes(network, cases):
 @pytest.mark.filterwarnings("ignore")
 def test_arts_patch_lies_where_ours_does(network, cases):
     pytest.importorskip("art")
-    (attempt,) = theirs.art(network, SETTING)(cases[:1], 20)
+    (attempt,) = theirs.art(network, SETTING).attack(cases[:1], 20)
     changed = np.abs(attempt.adversarial - cases[0].image).max(-1) > 1e-4
     (row, column), (rows, columns), _, _ = attempt.place
     assert changed[row : row + rows, column : column + columns].mean() > 0.99
@@ -97,9 +123,25 @@ def test_arts_patch_lies_where_ours_does(network, cases):
     assert attempt.steps == 20
 
 
-def test_what_cannot_be_is_a_sentence(network, monkeypatch):
-    monkeypatch.setattr(theirs.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConvertError, match="pip install adversarial-robustness-toolbox"):
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("raise ModuleNotFoundError('none', name='art')", "pip install adversarial-r[a-z-]+x$"),
+        ("import not_there", r"'not_there'\): pip install adversarial-r[a-z-]+x not_there$"),
+    ],
+)
+def test_without_art_or_what_it_needs_there_is_a_sentence(
+    network, tmp_path, monkeypatch, line, sentence
+):
+    (tmp_path / "art").mkdir()
+    (tmp_path / "art" / "__init__.py").write_text(line)
+    for name in [name for name in sys.modules if name.split(".")[0] == "art"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConvertError, match=sentence):
         theirs.art(network, SETTING)
+
+
+def test_the_batched_attack_hides_and_nothing_else(network):
     with pytest.raises(AttackError, match="attacks `hide`, not 'highlight'"):
         theirs.batched(network, SETTING._replace(attack=Attack(objective="highlight")))

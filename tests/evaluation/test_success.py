@@ -13,7 +13,7 @@ from gcpatch.attacks.settings import Attack
 from gcpatch.cli import bench as bench_verb
 from gcpatch.errors import UserError
 from gcpatch.evaluation import bench, success
-from gcpatch.evaluation.success import Attempt, Case, Mode, Setting
+from gcpatch.evaluation.success import Attacker, Attempt, Case, Mode, Setting
 from gcpatch.networks import Preprocessing
 
 SETTING = Setting(Patch(2), Attack(objective="hide", steps=30), 2)
@@ -33,7 +33,7 @@ def fixed(attempts, **options):
     """A mode that gives these attempts, as far as there are cases."""
 
     def prepare(network, setting):
-        return lambda cases, steps: iter(attempts[: len(cases)])
+        return Attacker(lambda cases, steps: iter(attempts[: len(cases)]), "as told")
 
     return Mode(prepare, **options)
 
@@ -45,7 +45,7 @@ def test_a_row_counts_what_is_proven(flat):
     attempts = [Attempt(n, image, 10 * n + 2, PLACE) for n, image in enumerate(images)]
     row = success.measure(flat, cases, "m", fixed(attempts, class_only=True), SETTING)
     assert (row.fooled, row.images, row.judged) == (2, 3, "class")
-    assert (row.steps_median, row.steps_mean) == (12, 12)
+    assert (row.steps_median, row.steps_mean, row.note) == (12, 12, "as told")
     assert row.seconds_per_image == pytest.approx(3600 / row.images_per_hour)
     few = success.measure(flat, cases, "m", fixed(attempts, class_only=True, most=1), SETTING)
     assert (few.images, few.fooled) == (1, 1)
