@@ -3,8 +3,9 @@
     python -m experiments.bench --networks vgg19,vgg19_bn,wide_resnet101_2,resnext101_32x8d \
         --sizes 64,32 --batches 8 --out experiments/results/bench
 
-Four variants: `torch-single` (the plain reference, an image at a time), `torch-batched` (the
-fastest of three ways to run `convert.batched`), `gcpatch-full`, and `gcpatch-incremental`. Writes
+Five variants: `torch-single` (the plain reference, an image at a time), `torch-batched` (the
+fastest of three ways to run `convert.batched`), `gcpatch-full`, `gcpatch-incremental`, and
+`gcpatch-near`, a step of which has its part of the refreshes. Writes
 DIR.json after each row, and at last the table, DIR.md, and a chart, DIR.png. With a GPU, the same
 command with `--batches 64,256` and `--precision tf32` or `bfloat16`.
 
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from convert import bench as convert_bench
 from convert import specs
 from experiments.bench.chart import draw
-from experiments.bench.work import trunk_work
+from experiments.bench.work import near_work, trunk_work
 from gcpatch.evaluation import bench
 from gcpatch.networks import NAMES, PAPER, Network, random
 from gcpatch.runs.options import PRECISIONS
@@ -60,7 +61,11 @@ def measure(name: str, size: int, batch: int, variant: str, repeats: int, precis
         row = bench.measure(network, size, batch, variant, repeats, PRECISIONS[precision])
     else:
         row = convert_bench.measure(network, size, batch, variant, repeats, precision)
-    work = reached if variant == "gcpatch-incremental" else full
+    work = full
+    if variant == "gcpatch-incremental":
+        work = reached
+    elif variant == "gcpatch-near":
+        work = near_work(network, size)
     return row._asdict() | {"multiply_adds": work, "limit": full / reached}
 
 

@@ -10,6 +10,7 @@ COLOURS = {  # Okabe and Ito's, told apart by colour-blind readers
     "torch-batched": "#e69f00",
     "gcpatch-full": "#56b4e9",
     "gcpatch-incremental": "#0072b2",
+    "gcpatch-near": "#009e73",
 }
 
 
@@ -18,11 +19,12 @@ def draw(found: dict[str, Any], path: Path) -> None:
     rows = [row for row in found["rows"] if row["image_steps_per_second"]]
     sizes = sorted({row["size"] for row in rows}, reverse=True)
     names = list(dict.fromkeys(row["network"] for row in rows))
+    variants = [name for name in COLOURS if any(row["variant"] == name for row in rows)]
     figure, panels = plt.subplots(
         1, len(sizes), figsize=(5.5 * len(sizes), 4.5), sharey=True, squeeze=False
     )
     for panel, size in zip(panels[0], sizes, strict=True):
-        for place, (variant, colour) in enumerate(COLOURS.items()):
+        for place, variant in enumerate(variants):
             best = [
                 max(
                     (
@@ -36,8 +38,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 )
                 for name in names
             ]
-            places = [i + (place - 1.5) / 5 for i in range(len(names))]
-            bars = panel.bar(places, best, 0.19, color=colour, label=variant)
+            left = (place - (len(variants) - 1) / 2) / (len(variants) + 1)
+            places = [i + left for i in range(len(names))]
+            width = 0.95 / (len(variants) + 1)
+            bars = panel.bar(places, best, width, color=COLOURS[variant], label=variant)
             panel.bar_label(
                 bars, [f"{pace:.3g}" for pace in best], fontsize=7, rotation=90, padding=2
             )

@@ -4,6 +4,7 @@ import jax
 
 from gcpatch.attacks import engine
 from gcpatch.attacks.regions import Patch
+from gcpatch.attacks.settings import Attack
 from gcpatch.evaluation.bench import side_of
 from gcpatch.interpreters.work import multiply_adds
 from gcpatch.networks import Network
@@ -22,3 +23,17 @@ def trunk_work(network: Network, size: int, margin: int | None = None) -> tuple[
     reach, places = engine.reach_of(network, image, corner=corner, size=size, margin=margin)
     memory = jax.eval_shape(reach.precompute, network, image, places).memory
     return multiply_adds(trunk, network, image), multiply_adds(reach.run, network, memory, tile)
+
+
+def near_work(network: Network, size: int) -> int:
+    """As the second of `trunk_work`, in the near field: with its part of the refreshes.
+
+    A refresh is forward alone, and a step forward and backward, so that half of it counts.
+    """
+    side = side_of(network)
+    image, corner = jax.ShapeDtypeStruct((side, side, 3), "float32"), Patch(size).corner(side, side)
+    found = engine.choose_reach(
+        network, image, corner=corner, size=size, attack=Attack(reach="near")
+    )
+    full, reached = trunk_work(network, size, found.margin)
+    return reached + (full // (2 * found.every) if found.every else 0)

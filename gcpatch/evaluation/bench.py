@@ -1,4 +1,4 @@
-"""How fast a step of the attack is on this machine, evaluated in full and incrementally.
+"""How fast a step of the attack is on this machine: in full, incrementally, and in the near field.
 
 A row counts image-steps: one step for one image. `convert.bench` measures PyTorch the same way.
 """
@@ -26,7 +26,7 @@ from gcpatch.networks import Network
 
 LEAST_SECONDS = 0.5  # a repeat takes as many steps as fill this
 CLEAR = Path("/proc/self/clear_refs")
-VARIANTS = ("gcpatch-full", "gcpatch-incremental")
+VARIANTS = ("gcpatch-full", "gcpatch-incremental", "gcpatch-near")
 
 
 class Row(NamedTuple):
@@ -36,8 +36,9 @@ class Row(NamedTuple):
         spread: of the repeats, (slowest - fastest) / median.
         peak_memory_bytes: of gcpatch, what the compiled step needs with its arguments; of PyTorch
             on a GPU what it allocated at most; on a CPU what the process grew by.
-        computed_inside: of gcpatch-incremental, the share of the operations that see the patch
-            which are computed inside a rectangle, and not on whole maps.
+        seconds_per_step: for the whole batch; in the near field with a step's part of a refresh.
+        computed_inside: the share of the operations that see the patch which are computed inside a
+            rectangle, and not on whole maps; None where all are computed in full.
     """
 
     network: str
@@ -131,31 +132,35 @@ def measure(
         repeats: how many times to measure; the median counts.
         precision: as `jax.default_matmul_precision` names it.
     """
-    side, how = side_of(network), Attack(objective="hide")
+    side, near = side_of(network), variant == "gcpatch-near"
+    how = Attack(objective="hide", reach="near" if near else "exact")
     place = Patch(size).place(side, side)
     count = None if jax.default_backend() == "cpu" else slots.CHUNK
-    reach: Any = None
+    reach: engine.Reach | None = None
     problems: Any = []
     for index, image in enumerate(images_for(batch, side)):
         target = index % len(network.categories)
         problem = make_problem(
             network, image, target, how, placement=place, key=jax.random.key(index)
         )
-        if variant == "gcpatch-incremental":
-            placed = engine.reach_of(network, image, corner=place.corner, size=size)
-            problem, reach = engine.remember(network, problem, placed), placed.program
+        if variant != "gcpatch-full":
+            reach = engine.choose_reach(network, image, corner=place.corner, size=size, attack=how)
+            problem = engine.remember(network, problem, reach.placed)
         problems.append(problem)
     problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     states = jax.vmap(lambda problem: init_state(network, problem, place.shape, how))(problems)
     start = time.perf_counter()
     weights: Any = (network,)
+    evaluation = reach and reach.placed.program
     with jax.default_matmul_precision(precision):
         if count is None:
-            known, unknown = engine.one_step(network, states, problems, how, reach)
+            known, unknown = engine.one_step(network, states, problems, how, evaluation)
             weights = known(network), network
             program = unknown.lower(*weights, states, problems, how).compile()
         else:
-            program = engine.steps.lower(network, states, problems, how, count, reach).compile()
+            program = engine.steps.lower(
+                network, states, problems, how, count, evaluation
+            ).compile()
     compile_seconds = time.perf_counter() - start
     memory: Any = program.memory_analysis()
     state = [states]
@@ -164,21 +169,30 @@ def measure(
         state[0], losses = program(*weights, state[0], problems, how)
         jax.block_until_ready(losses)
 
+    def refresh() -> None:
+        assert reach is not None
+        unknown, (evaluation, places) = problems._replace(memory=None), reach.placed
+        jax.block_until_ready(engine.refresh(network, places, state[0], unknown, how, evaluation))
+
     timing = clock(step, repeats, count or 1)
+    seconds = timing.step
+    if reach and reach.every:
+        look = clock(refresh, repeats)
+        seconds, compile_seconds = seconds + look.step / reach.every, compile_seconds + look.first
     return Row(
         network.name,
         size,
         batch,
         variant,
-        batch / timing.step,
-        timing.step,
+        batch / seconds,
+        seconds,
         timing.spread,
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes,
         compile_seconds,
-        None if reach is None else inside_of(reach),
+        None if evaluation is None else inside_of(evaluation),
     )
 
 

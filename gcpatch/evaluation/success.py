@@ -165,7 +165,7 @@ def _gcpatch(network: Network, setting: Setting, *, in_full: bool = False, **cha
 MODES: dict[str, Mode] = {
     "gcpatch-full": Mode(partial(_gcpatch, in_full=True), variant="gcpatch-full"),
     "gcpatch-incremental": Mode(_gcpatch, variant="gcpatch-incremental"),
-    "gcpatch-near": Mode(partial(_gcpatch, reach="near")),
+    "gcpatch-near": Mode(partial(_gcpatch, reach="near"), variant="gcpatch-near"),
 }
 
 

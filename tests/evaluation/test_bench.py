@@ -15,8 +15,10 @@ from convert.batched import Batched
 from convert.checking.comparison import classifier, tensor
 from convert.torchvision import to_torch
 from experiments.bench.__main__ import table
-from experiments.bench.work import multiply_adds, trunk_work
+from experiments.bench.work import multiply_adds, near_work, trunk_work
 from gcpatch import cli
+from gcpatch.attacks import engine
+from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
 from gcpatch.cli import bench as bench_verb
 from gcpatch.evaluation import bench
@@ -114,6 +116,28 @@ def test_a_patch_reaches_less_the_smaller_it_is():
     assert same == full > large > small > 0
 
 
+def test_the_near_field_computes_less_and_refreshes_too():
+    network = random("wide_resnet101_2")
+    full, exact = trunk_work(network, 64)
+    _, steps_alone = trunk_work(network, 64, engine.MARGIN)
+    assert steps_alone < near_work(network, 64) < exact < full
+
+
+def test_a_step_in_the_near_field_has_its_part_of_a_refresh(monkeypatch):
+    times = iter([bench.Timing(3.0, 0.5, 0.1), bench.Timing(9.0, 8.0, 0.0)])
+    monkeypatch.setattr(bench, "clock", lambda *arguments: next(times))
+    network = random("mini_wide_resnet")
+    side = network.preprocessing.size
+    image, attack = jax.ShapeDtypeStruct((side, side, 3), "float32"), Attack(reach="near")
+    reach = engine.choose_reach(
+        network, image, corner=Patch(64).corner(side, side), size=64, attack=attack
+    )
+    row = bench.measure(network, 64, 1, "gcpatch-near")
+    assert row.seconds_per_step == pytest.approx(0.5 + 8.0 / reach.every)
+    assert row.image_steps_per_second == pytest.approx(1 / row.seconds_per_step)
+    assert row.compile_seconds > 9
+
+
 def test_the_command_line_prints_the_contract(capsys, monkeypatch):
     def measure(network, size, batch, variant, repeats):
         return bench.Row(network.name, size, batch, variant, 3.0, batch / 3, 0.1, 7, 1.5)
@@ -125,7 +149,7 @@ def test_the_command_line_prints_the_contract(capsys, monkeypatch):
     arguments = ["bench", "--networks", "mini_vgg", "--sizes", "32,16", "--batches", "1"]
     assert cli.main([*arguments, "--repeats", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["size"] for row in found["rows"]] == [32, 32, 16, 16]
+    assert [row["size"] for row in found["rows"]] == [32] * 3 + [16] * 3
     assert all(row.keys() >= FIELDS for row in found["rows"])
     assert found["machine"]["multiply_adds_per_second"] > 0
 
