@@ -172,7 +172,9 @@ def measure(
     def refresh() -> None:
         assert reach is not None
         unknown, (evaluation, places) = problems._replace(memory=None), reach.placed
-        jax.block_until_ready(engine.refresh(network, places, state[0], unknown, how, evaluation))
+        with jax.default_matmul_precision(precision):
+            looked = engine.refresh(network, places, state[0], unknown, how, evaluation)
+        jax.block_until_ready(looked)
 
     timing = clock(step, repeats, count or 1)
     seconds = timing.step
