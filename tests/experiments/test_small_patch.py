@@ -1,4 +1,5 @@
 import jax.numpy as jnp
+import pytest
 
 from experiments import small_patch
 
@@ -23,6 +24,16 @@ def test_the_margin_is_what_the_target_lacks():
         logits, target = jnp.array([1.0, 4.0, 2.0]), 2
 
     assert small_patch.margin(Seen) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("lead", "lacking"), [(-0.2, 0.21), (0.0, 0.01), (0.004, 0.006), (0.02, 0)]
+)
+def test_a_tie_is_not_clearly_the_target(lead, lacking):
+    class Seen:
+        logits, target = jnp.log(jnp.array([0.2, 0.4 - lead / 2, 0.4 + lead / 2])), 2
+
+    assert small_patch.not_clearly(Seen) == pytest.approx(lacking, abs=1e-6)
 
 
 def test_every_strategy_asks_for_the_top_class_alone_with_the_same_patch():
