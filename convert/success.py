@@ -191,11 +191,9 @@ def art(network: Network, setting: Setting) -> Attacker:
         from art.attacks.evasion import AdversarialPatchPyTorch
         from art.estimators.classification import PyTorchClassifier
     except ImportError as error:
-        raise ConvertError(
-            f"the mode `art` needs ART ({error}): pip install {ART} {error.name}"
-            if error.name and not error.name.startswith("art")
-            else f"the mode `art` needs ART: pip install {ART}"
-        ) from error
+        lacking = (error.name or "art").split(".")[0]
+        packages = ART if lacking == "art" else f"{ART} {lacking}"
+        raise ConvertError(f"the mode `art` needs ART ({error}): pip install {packages}") from error
 
     model = twin_of(network)
     model.load_state_dict(to_torch(network))

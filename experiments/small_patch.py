@@ -6,7 +6,7 @@
 With a ratio of 0.2 each pixel under the patch is confined to an interval, from 0.8 of its value to
 that and 0.2 more, so that all patches are a box. Several ways to search that box for the class
 alone, 2,000 steps each, ending as soon as the target is clearly the top class: what none of them
-finds is hardly there. `OUT/table.md` has each strategy's rate, image by image that of any of them.
+finds is hardly there. `OUT/table.md` has each strategy's rate, and of any of them, image by image.
 """
 
 import argparse

@@ -61,7 +61,7 @@ def measure(name: str, size: int, batch: int, variant: str, repeats: int, precis
         row = bench.measure(network, size, batch, variant, repeats, PRECISIONS[precision])
     else:
         row = convert_bench.measure(network, size, batch, variant, repeats, precision)
-    work = full
+    work: float = full
     if variant == "gcpatch-incremental":
         work = reached
     elif variant == "gcpatch-near":

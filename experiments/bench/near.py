@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.work import trunk_work
+from experiments.bench.work import trunk_work, with_refreshes
 from gcpatch.attacks import engine, slots
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
@@ -43,11 +43,9 @@ def savings(network: Network, patch: Patch) -> list[str]:
         attack = Attack(reach=reach)
         found = engine.choose_reach(network, image, corner=corner, size=size, attack=attack)
         full, reached = trunk_work(network, size, found.margin)
-        work = 2 * reached
-        refreshed = work + (full / found.every if found.every else 0)
-        text = f"{2 * full / work:.2f}"
+        saved = full / with_refreshes(full, reached, found.every)
         cells.append(
-            text + (f" ({2 * full / refreshed:.2f}, R = {found.every})" if found.every else "")
+            f"{full / reached:.2f}" + (f" ({saved:.2f}, R = {found.every})" if found.every else "")
         )
     return [network.name, str(size), *cells]
 

@@ -25,15 +25,20 @@ def trunk_work(network: Network, size: int, margin: int | None = None) -> tuple[
     return multiply_adds(trunk, network, image), multiply_adds(reach.run, network, memory, tile)
 
 
-def near_work(network: Network, size: int) -> int:
-    """As the second of `trunk_work`, in the near field: with its part of the refreshes.
+def with_refreshes(full: int, reached: int, every: int | None) -> float:
+    """What a step reaches, forward, and its part of a refresh of all every so many steps.
 
     A refresh is forward alone, and a step forward and backward, so that half of it counts.
     """
+    return reached + (full / (2 * every) if every else 0)
+
+
+def near_work(network: Network, size: int) -> float:
+    """As the second of `trunk_work`, in the near field, with its refreshes."""
     side = side_of(network)
     image, corner = jax.ShapeDtypeStruct((side, side, 3), "float32"), Patch(size).corner(side, side)
     found = engine.choose_reach(
         network, image, corner=corner, size=size, attack=Attack(reach="near")
     )
     full, reached = trunk_work(network, size, found.margin)
-    return reached + (full // (2 * found.every) if found.every else 0)
+    return with_refreshes(full, reached, found.every)

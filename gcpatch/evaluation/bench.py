@@ -132,8 +132,8 @@ def measure(
         repeats: how many times to measure; the median counts.
         precision: as `jax.default_matmul_precision` names it.
     """
-    side, near = side_of(network), variant == "gcpatch-near"
-    how = Attack(objective="hide", reach="near" if near else "exact")
+    side = side_of(network)
+    how = Attack(objective="hide", reach="near" if variant == "gcpatch-near" else "exact")
     place = Patch(size).place(side, side)
     count = None if jax.default_backend() == "cpu" else slots.CHUNK
     reach: engine.Reach | None = None
@@ -171,9 +171,9 @@ def measure(
 
     def refresh() -> None:
         assert reach is not None
-        unknown, (evaluation, places) = problems._replace(memory=None), reach.placed
+        (follow, places), forgetful = reach.placed, problems._replace(memory=None)
         with jax.default_matmul_precision(precision):
-            looked = engine.refresh(network, places, state[0], unknown, how, evaluation)
+            looked = engine.refresh(network, places, state[0], forgetful, how, follow)
         jax.block_until_ready(looked)
 
     timing = clock(step, repeats, count or 1)

@@ -16,7 +16,7 @@ from convert.torchvision import to_torch
 from gcpatch.attacks.patches import LibraryError
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack, AttackError
-from gcpatch.evaluation import success
+from gcpatch.evaluation import bench, success
 from gcpatch.evaluation.bench import images_for
 from gcpatch.evaluation.success import Case, Setting
 from gcpatch.networks import Preprocessing, random
@@ -95,7 +95,9 @@ def test_a_warm_start_begins_at_the_patch(network, cases):
     for mode in ("gcpatch-full", "gcpatch-incremental"):
         attacker = success.warm(success.MODES[mode], library).prepare(network, SETTING)
         (ours,) = attacker.attack([case], 1)
-        assert np.abs(ours.adversarial - case.image).max() > 0.1
+        (row, column), (rows, columns), _, _ = ours.place
+        tile = ours.adversarial[row : row + rows, column : column + columns]
+        np.testing.assert_allclose(tile, made.patch.noise, atol=1e-6)
         np.testing.assert_allclose(ours.adversarial, theirs_.adversarial, atol=1e-6)
     with pytest.raises(LibraryError, match="no patch for 1 of the targets"):
         attacker.attack([case, Case(case.image, 7)], 1)
@@ -140,6 +142,22 @@ def test_without_art_or_what_it_needs_there_is_a_sentence(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConvertError, match=sentence):
         theirs.art(network, SETTING)
+
+
+def test_the_fastest_way_an_image_is_taken(network, monkeypatch):
+    paces = {(1, False): 2, (1, True): 2, (2, False): 3, (2, True): 6, (4, False): 7, (4, True): 5}
+
+    class Paced:
+        def __init__(self, network, weights, images, *arguments, compiled, **options):
+            self.way = len(images), compiled
+
+        def advance(self):
+            return paces[self.way]
+
+    monkeypatch.setattr(theirs, "Refilled", Paced)
+    monkeypatch.setattr(theirs, "clock", lambda step, repeats: bench.Timing(0.0, step(), 0.0))
+    attacker = theirs.batched(network, SETTING)
+    assert attacker.note == "compiled, 4 at a time"  # 1.25 an image; the fewest a step are 2
 
 
 def test_the_batched_attack_hides_and_nothing_else(network):

@@ -15,7 +15,7 @@ from convert.batched import Batched
 from convert.checking.comparison import classifier, tensor
 from convert.torchvision import to_torch
 from experiments.bench.__main__ import table
-from experiments.bench.work import multiply_adds, near_work, trunk_work
+from experiments.bench.work import multiply_adds, near_work, trunk_work, with_refreshes
 from gcpatch import cli
 from gcpatch.attacks import engine
 from gcpatch.attacks.regions import Patch
@@ -121,6 +121,8 @@ def test_the_near_field_computes_less_and_refreshes_too():
     full, exact = trunk_work(network, 64)
     _, steps_alone = trunk_work(network, 64, engine.MARGIN)
     assert steps_alone < near_work(network, 64) < exact < full
+    assert with_refreshes(full=100, reached=10, every=5) == 10 + 10  # 20 forward, 20 + 20 a step
+    assert with_refreshes(full=100, reached=10, every=None) == 10
 
 
 def test_a_step_in_the_near_field_has_its_part_of_a_refresh(monkeypatch):
