@@ -130,7 +130,7 @@ def _conv_on_cpu(inputs, kernel, *, strides, padding, groups, dilation, precisio
         return jnp.matmul(views, kernel[0, 0], precision=precision)
     if strides[0] == strides[1] > 1 and inputs.shape[-1] <= 4 and height == width:
         return _conv_of_blocks(inputs, kernel, **how)
-    if (height, width) == (3, 3) and tuple(strides) == (1, 1) and max(inputs.shape[1:3]) <= 7:
+    if (height, width) == (3, 3) and max(inputs.shape[1:3]) <= 7:
         return _conv_of_views(inputs, kernel, groups=1, **how)
     if unpadded and tuple(strides) == (1, 1):  # 3x faster with any padding
         outputs = _conv(inputs, kernel, **how | {"padding": ((0, 0), (1, 1))})
