@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench.work import trunk_work, with_refreshes
+from experiments.bench.work import trunk_work, with_looks
 from gcpatch.attacks import engine, slots
+from gcpatch.attacks.blending import paste
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack
 from gcpatch.attacks.step import evaluate, init_state, make_problem, seen_of, step
@@ -43,7 +44,8 @@ def savings(network: Network, patch: Patch) -> list[str]:
         attack = Attack(reach=reach)
         found = engine.choose_reach(network, image, corner=corner, size=size, attack=attack)
         full, reached = trunk_work(network, size, found.margin)
-        saved = full / with_refreshes(full, reached, found.every)
+        _, wide = trunk_work(network, size)
+        saved = full / with_looks(wide, reached, found.every)
         cells.append(
             f"{full / reached:.2f}" + (f" ({saved:.2f}, R = {found.every})" if found.every else "")
         )
@@ -100,7 +102,8 @@ def cosines(
                 placed = reach(margin=margin)
                 for column, age in zip(found[margin], AGES, strict=True):
                     if now - age + 1 >= 0:
-                        cached = engine.remember(network, problem, placed, tiles[now - age + 1])
+                        shown = paste(problem.image, tiles[now - age + 1], problem.corner)
+                        cached = engine.remember(network, problem._replace(image=shown), placed)
                         near = gradient(network, tiles[now], cached, placed.program)
                         column.append(float(jnp.vdot(near, true) / _length(near) / _length(true)))
     return {

@@ -25,20 +25,20 @@ def trunk_work(network: Network, size: int, margin: int | None = None) -> tuple[
     return multiply_adds(trunk, network, image), multiply_adds(reach.run, network, memory, tile)
 
 
-def with_refreshes(full: int, reached: int, every: int | None) -> float:
-    """What a step reaches, forward, and its part of a refresh of all every so many steps.
+def with_looks(wide: int, reached: int, every: int | None) -> float:
+    """What a step reaches, forward, and its part of an exact look every so many steps.
 
-    A refresh is forward alone, and a step forward and backward, so that half of it counts.
+    A look is forward alone, and a step forward and backward, so that half of it counts.
     """
-    return reached + (full / (2 * every) if every else 0)
+    return reached + (wide / (2 * every) if every else 0)
 
 
 def near_work(network: Network, size: int) -> float:
-    """As the second of `trunk_work`, in the near field, with its refreshes."""
+    """As the second of `trunk_work`, in the near field, with its exact looks."""
     side = side_of(network)
     image, corner = jax.ShapeDtypeStruct((side, side, 3), "float32"), Patch(size).corner(side, side)
     found = engine.choose_reach(
         network, image, corner=corner, size=size, attack=Attack(reach="near")
     )
-    full, reached = trunk_work(network, size, found.margin)
-    return with_refreshes(full, reached, found.every)
+    (_, wide), (_, reached) = trunk_work(network, size), trunk_work(network, size, found.margin)
+    return with_looks(wide, reached, found.every)

@@ -54,7 +54,7 @@ def main() -> None:
     patch, attack = Patch(), Attack(objective="hide", steps=options.steps, learning_rate=1e-3)
     seconds: dict[str, float] = defaultdict(float)
     slots.advance = timed(slots.advance, seconds, "steps")
-    slots.remember = timed(slots.remember, seconds, "clean images")
+    slots.prepare = timed(slots.prepare, seconds, "clean images")
     slots._put = timed(slots._put, seconds, "clean images")
     taken: list[tuple[float, float]] = []  # the clock and the busy seconds at each chunk
 

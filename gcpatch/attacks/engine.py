@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from gcpatch.attacks.blending import paste
 from gcpatch.attacks.settings import Attack
@@ -18,10 +18,11 @@ from gcpatch.attacks.step import (
     Losses,
     Problem,
     State,
+    field_of,
     held,
     judge,
     near_step,
-    seen_of,
+    show,
     step,
 )
 from gcpatch.interpreters import work
@@ -33,8 +34,8 @@ from gcpatch.networks.network import ArrayLike
 
 BATCH = PartitionSpec("batch")  # the one axis of a mesh of devices
 MARGIN = 2  # cells of a near field whose reach is left to gcpatch
-EVERY = (5, 10, 20)  # steps between two refreshes, of which the first is taken whose
-SHARE = 0.25  # of the cost of the steps between them is not exceeded by a refresh
+EVERY = (5, 10, 20)  # steps between two exact looks, of which the first is taken where
+SHARE = 0.1  # of the cost of the steps between them is not exceeded by a look
 
 
 def advance(
@@ -45,29 +46,31 @@ def advance(
     count: int,
     reach: Incremental | None = None,
     mesh: Mesh | None = None,
-    until_done: bool = False,
+    until_held: bool = False,
 ) -> tuple[State, Losses]:
     """`count` steps for a batch of images that are not done; the history is `[count, batch]`.
 
-    In the near field fewer, where all images wait for the next refresh.
-
     On accelerators one program; on CPUs, where XLA's loops take more than twice as long as their
-    bodies do alone, a program for a step, and with `until_done` none after the one in which an
-    image is done. The states given are consumed. With a mesh of devices each takes its part of the
-    batch, by the program that it would run for that part alone.
+    bodies do alone, a program for a step, and with `until_held` none after the one in which an
+    image is done, or waits for an exact look. The states given are consumed. With a mesh of devices
+    each takes its part of the batch, by the program that it would run for that part alone.
     """
     if jax.default_backend() != "cpu":
         return steps(network, states, problems, attack, count, reach, mesh)
     known, unknown = one_step(network, states, problems, attack, reach, mesh)
-    residuals, history, done = known(network), [], np.array(states.done)
+    hold = _hold(reach)
+    residuals, history, before = known(network), [], np.array(hold(states))
     for _ in range(count):
         states, losses = unknown(residuals, network, states, problems, attack)
         history.append(losses)
-        if reach is not None and not reach.exact and np.all(held(states)):
-            break
-        if until_done and (np.asarray(states.done) != done).any():
+        if until_held and (np.asarray(hold(states)) != before).any():
             break
     return states, jax.tree.map(lambda *parts: np.stack(parts), *history)
+
+
+def _hold(reach: Incremental | None) -> Callable[[State], Bool[Array, "*batch"]]:
+    """Which states are to stay as they are."""
+    return (lambda state: state.done) if reach is None or reach.exact else held
 
 
 def one_step(
@@ -108,11 +111,9 @@ def _steps(
 
     def one(state: State, problem: Problem) -> tuple[State, Losses]:
         forward = forward_of(network, problem, attack.layer, reach)
-        if reach is None or reach.exact:
-            hold, (new, losses) = state.done, step(network, state, problem, attack, forward)
-        else:
-            hold, (new, losses) = held(state), near_step(network, state, problem, attack, forward)
-        return jax.tree.map(partial(jnp.where, hold), state, new), losses
+        move = step if reach is None or reach.exact else near_step
+        new, losses = move(network, state, problem, attack, forward)
+        return jax.tree.map(partial(jnp.where, _hold(reach)(state)), state, new), losses
 
     def all_of(states: State, _) -> tuple[State, Losses]:
         return jax.vmap(one)(states, problems)
@@ -214,12 +215,14 @@ class Reach(NamedTuple):
     Attributes:
         placed: the evaluation.
         margin: how many cells around the patch's own it follows, None for no limit.
-        every: the most steps between two refreshes, None where nothing needs one.
+        every: the most steps between two exact looks, None where all steps are exact.
+        wide: the exact evaluation, where that of the steps is not.
     """
 
     placed: Placed
     margin: int | None = None
     every: int | None = None
+    wide: Placed | None = None
 
 
 def choose_reach(
@@ -242,12 +245,12 @@ def choose_reach(
 
 @lru_cache
 def _near(traced, corner: tuple[int, int], size: int, margin: int) -> Reach:
-    placed = _reach(traced, corner, size, margin)
+    placed, wide = (_reach(traced, corner, size, cells) for cells in (margin, None))
     if placed.program.exact:
         return Reach(placed)
-    refresh, forward = work.count(_traced(*traced).jaxpr), work_of(traced, placed, size)
-    cheap = (every for every in EVERY if refresh <= SHARE * every * 2 * forward)
-    return Reach(placed, margin, next(cheap, EVERY[-1]))
+    look, forward = (work_of(traced, each, size) for each in (wide, placed))
+    cheap = (every for every in EVERY if look <= SHARE * every * 2 * forward)
+    return Reach(placed, margin, next(cheap, EVERY[-1]), wide)
 
 
 def work_of(traced: tuple, placed: Placed, size: int) -> int:
@@ -259,15 +262,9 @@ def work_of(traced: tuple, placed: Placed, size: int) -> int:
     return work.multiply_adds(placed.program.run, network, memory, tile)
 
 
-def remember(
-    network: Network,
-    problem: Problem,
-    reach: Placed,
-    tile: Float[Array, "s s 3"] | None = None,
-) -> Problem:
-    """The problem with what the incremental evaluation needs of its clean image, or with a tile."""
-    image = problem.image if tile is None else paste(problem.image, tile, problem.corner)
-    memory = _precompute(network, image, reach.program, reach.places)
+def remember(network: Network, problem: Problem, reach: Placed) -> Problem:
+    """The problem with what the incremental evaluation needs of its clean image."""
+    memory = _precompute(network, problem.image, reach.program, reach.places)
     return problem._replace(memory=memory)
 
 
@@ -276,24 +273,71 @@ def _precompute(network: Network, image, program: Incremental, places):
     return program.precompute(network, image, places).memory
 
 
-@partial(jax.jit, static_argnames=("program", "mesh"))
-def refresh(
+def prepare(network: Network, problem: Problem, reach: Reach) -> Problem:
+    """The problem with what its steps need of its clean image; `renew` gives a near field more."""
+    if reach.wide is None:
+        return remember(network, problem, reach.placed)
+    clean = remember(network, problem, reach.wide).memory
+    (program, places), image = reach.placed, problem.image
+    blank = jax.eval_shape(program.precompute, network, image, places).memory
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
+    return problem._replace(memory=zeros, clean_memory=clean)
+
+
+Renewed = tuple[Float[Array, "batch h2 w2 k"], Memory]
+
+
+def renew(
+    network: Network, states: State, problems: Problem, reach: Reach, mesh: Mesh | None = None
+) -> Renewed:
+    """The activations of the tiles that a batch shows, exact, and the near field's memory of them.
+
+    One program makes them from a tile, whenever that is shown, so that they are the same bit for
+    bit.
+    """
+    assert reach.wide is not None
+    places = reach.placed.places, reach.wide.places
+    programs = reach.placed.program, reach.wide.program
+    return _renew(network, places, states, problems, programs, mesh)
+
+
+@partial(jax.jit, static_argnames=("programs", "mesh"))
+def _renew(network, places, states: State, problems: Problem, programs, mesh) -> Renewed:
+    program, exact = programs
+
+    def one(weights, tile, clean, _):
+        network, (mine, others) = weights
+        return program.precompute_within(Placed(exact, others), network, clean, tile, mine)
+
+    renewed = _on(mesh, jax.vmap(one, (None, 0, 0, None)), BATCH)
+    tiles = field_of(states).tile
+    return tuple(renewed((network, places), tiles, problems.clean_memory, None))
+
+
+def look(
     network: Network,
-    places: Int[ArrayLike, "n 2"],
     states: State,
     problems: Problem,
     attack: Attack,
-    program: Incremental,
+    reach: Reach,
     mesh: Mesh | None = None,
-) -> tuple[State, Losses, Memory]:
-    """An exact look at a batch of tiles: what `judge` says of them, and the memory around them."""
+) -> tuple[State, Memory, Losses]:
+    """An exact look at a batch's tiles: what `judge` says of them, and the memory around them."""
+    states = _shown(network, states, problems, attack, mesh)
+    activations, memory = renew(network, states, problems, reach, mesh)
+    states, losses = _judged(network, states, (problems, activations), attack, mesh)
+    return states, memory, losses
 
-    def one(weights, state: State, problem: Problem, attack: Attack):
-        network, places = weights
-        tile, _ = seen_of(network, state, problem, attack)
-        image = paste(problem.image, tile, problem.corner)
-        activations, memory = program.precompute(network, image, places)
-        return *judge(network, state, problem, attack, activations), memory
 
-    looks = _on(mesh, jax.vmap(one, (None, 0, 0, None)), BATCH)
-    return looks((network, places), states, problems, attack)
+@partial(jax.jit, static_argnames="mesh")
+def _shown(network, states: State, problems: Problem, attack: Attack, mesh) -> State:
+    return _on(mesh, jax.vmap(show, (None, 0, 0, None)), BATCH)(network, states, problems, attack)
+
+
+@partial(jax.jit, static_argnames="mesh")
+def _judged(network, states: State, given, attack: Attack, mesh) -> tuple[State, Losses]:
+    def one(network, state, given, attack):
+        problem, activations = given
+        return judge(network, state, problem, attack, activations)
+
+    return _on(mesh, jax.vmap(one, (None, 0, 0, None)), BATCH)(network, states, given, attack)

@@ -16,7 +16,15 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from gcpatch.attacks.engine import BATCH, Reach, advance, choose_reach, refresh, remember
+from gcpatch.attacks.engine import (
+    BATCH,
+    Reach,
+    advance,
+    choose_reach,
+    look,
+    prepare,
+    renew,
+)
 from gcpatch.attacks.patches import AdversarialPatch, Library, origin_of, patch_of
 from gcpatch.attacks.regions import Placement, Region
 from gcpatch.attacks.settings import Attack, AttackError
@@ -25,12 +33,14 @@ from gcpatch.attacks.step import (
     NearField,
     Problem,
     State,
+    field_of,
+    held,
     init_state,
     make_problem,
-    seen_of,
 )
 from gcpatch.data.labels import UNTARGETED, as_ids
 from gcpatch.explainers import checks
+from gcpatch.interpreters.incremental import Memory
 from gcpatch.networks import Network
 from gcpatch.networks.network import ArrayLike
 
@@ -67,7 +77,7 @@ class Reached(NamedTuple):
     Attributes:
         mode: `exact` or `near`.
         margin: in the near field, cells around the patch's own.
-        every: likewise, the most steps between two refreshes.
+        every: likewise, the most steps between two exact looks, which refresh what lies beyond.
         refreshes: likewise, how many there were.
         stalled: likewise, whether half of the steps brought nothing, so that the others were exact.
     """
@@ -133,6 +143,8 @@ class InProgress(NamedTuple):
 
 
 Queue = Iterator[tuple[int, Problem | InProgress]]
+Changed = tuple[State, Memory, Losses]  # of a batch: its states, memory of the near field, losses
+Change = Callable[..., Changed]  # of a network, states, problems and a mesh
 
 
 def stream(
@@ -242,7 +254,7 @@ class Slots:
         self.histories: dict[int, list[Losses]] = {}
         self.improved: dict[int, tuple[float, int]] = {}  # a slot's best shortfall, and its step
         self.reach: Reach | None = None
-        self.stale: set[int] = set()  # slots of images that were taken up: without a batch's memory
+        self.stale: set[int] = set()  # slots of images whose near field's memory is to be made
         self.states: Any = None
         self.problems: Any = None
 
@@ -318,46 +330,81 @@ class Slots:
         return place, InProgress(_problem(entry), state, _joined(self.histories.pop(slot)))
 
     def _advance(self) -> list[tuple[np.ndarray, Losses]]:
-        """A chunk of steps, and in the near field an exact look behind them.
+        """A chunk of steps, and in the near field exact looks behind them.
 
         Of each the slots' steps by then, and losses with an axis of steps.
         """
-        every, parts = self.reach and self.reach.every, []
+        every = self.reach and self.reach.every
         if self.stale:
-            self._look(self.stale)
+            self._on_slots(self.stale, self._renewed)
+            self.stale = set()
         self.states, losses = advance(
             self.weights,
             self.states,
             self.problems,
             self.attack,
-            min(every or CHUNK, self.attack.steps),
+            min(every - int(self._since_looks().max()) if every else CHUNK, self.attack.steps),
             self.reach and self.reach.placed.program,
             self.mesh,
-            until_done=not every,  # the near field's looks keep all slots in step
+            until_held=True,
         )
-        parts.append((np.asarray(self.states.step), jax.tree.map(np.asarray, losses)))
-        if every:
-            self.states, losses = self._look(set(range(self.count)))
+        parts = [(np.asarray(self.states.step), jax.tree.map(np.asarray, losses))]
+        if every and (slots := self._to_look_at(every)):
+            losses = self._on_slots(slots, self._looked)
             looked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], losses)
             parts.append((np.asarray(self.states.step), looked))
         return parts
 
-    def _look(self, slots: set[int]) -> tuple[State, Losses]:
-        """The states and losses after an exact look at all tiles, which renews the slots' memory.
+    def _since_looks(self) -> Int[np.ndarray, " slots"]:
+        """The slots' steps since their last exact looks; 0 where they move no more."""
+        near = field_of(self.states)
+        steps = np.asarray(self.states.step - near.looked)
+        return np.where(np.asarray(self.states.done | near.stalled), 0, steps)
 
-        An image's memory comes from the same program whether it was taken up or never left.
+    def _to_look_at(self, every: int) -> set[int]:
+        """The slots whose tiles are due for an exact look: after so many steps, or at the end."""
+        near = field_of(self.states)
+        ends = np.asarray(held(self.states) & ~near.stalled)
+        due = ends | (self._since_looks() >= every)
+        return {slot for slot in self.taken if due[slot]}
+
+    def _on_slots(self, slots: set[int], change: Change) -> Losses:
+        """Changes what some slots show and renews their memory; the losses that were found.
+
+        A CPU takes them one by one, which costs no more; an accelerator all slots at once. An
+        image's memory comes from the same program whether it was taken up or never left.
         """
+        if jax.default_backend() != "cpu":
+            states, memory, losses = change(self.weights, self.states, self.problems, self.mesh)
+            chosen, old = (
+                np.isin(np.arange(self.count), list(slots)),
+                (self.states, self.problems.memory),
+            )
+            self.states, memory = _chosen(chosen, (states, memory), old)
+            self.problems = self.problems._replace(memory=memory)
+            return losses
+        found = jax.tree.map(lambda leaf: np.zeros(self.count, leaf.dtype), self.states.best_losses)
+        for slot in slots:
+            problems = self.problems._replace(key=None)
+            mine = jax.device_get(_alone((self.states, problems), slot))
+            states, memory, losses = change(self.network, *mine)
+            batch, one = (self.states, self.problems.memory), _row((states, memory), 0)
+            self.states, memory = _put(batch, slot, one, self.mesh)
+            self.problems = self.problems._replace(memory=memory)
+            for all_of, leaf in zip(found, losses, strict=True):
+                all_of[slot] = leaf[0]
+        return found
+
+    def _renewed(self, network: Network, states: State, problems: Problem, mesh=None) -> Changed:
+        """The memory of the tiles that the states show."""
         assert self.reach is not None
-        (program, places), old = self.reach.placed, self.problems.memory
-        problems = self.problems._replace(memory=None)
-        states, losses, new = refresh(
-            self.weights, places, self.states, problems, self.attack, program, self.mesh
-        )
-        if len(slots) < self.count:
-            chosen = np.isin(np.arange(self.count), list(slots))
-            new = _chosen(chosen, new, old)
-        self.problems, self.stale = problems._replace(memory=new), set()
-        return states, losses
+        _, memory = renew(network, states, problems, self.reach, mesh)
+        return states, memory, states.best_losses
+
+    def _looked(self, network: Network, states: State, problems: Problem, mesh=None) -> Changed:
+        """An exact look at the tiles that the states have now."""
+        assert self.reach is not None
+        return look(network, states, problems, self.attack, self.reach, mesh)
 
     def _enter(self, slot: int, place: int, entry: Problem | InProgress, precision: str) -> None:
         problem, state, history = entry if isinstance(entry, InProgress) else (entry, None, None)
@@ -369,12 +416,10 @@ class Slots:
         if self.corner is not None:
             exact = replace(self.attack, reach="exact")
             self.reach = self._reach(problem, exact if self.stalled else self.attack)
-            placed, tile = self.reach.placed, None
-            if self.reach.every:
-                tile, _ = _seen(self.network, state, problem, self.attack)
-                self.stale |= {slot} if history is not None else set()
             with jax.default_matmul_precision(precision):
-                problem = remember(self.network, problem, placed, tile)
+                problem = prepare(self.network, problem, self.reach)
+            if self.reach.every:
+                self.stale.add(slot)
         problem = problem._replace(start=None)
         if self.states is None:
             idle = jax.tree.map(lambda leaf: jnp.stack([leaf] * self.count), (state, problem))
@@ -406,11 +451,11 @@ def _problem(entry: Problem | InProgress) -> Problem:
 
 
 _begin = jax.jit(init_state, static_argnames="shape")
-_seen = jax.jit(seen_of)
 _chosen = jax.jit(
     jax.vmap(lambda new, one, other: jax.tree.map(partial(jnp.where, new), one, other))
 )
 _take = jax.jit(lambda tree, slot: jax.tree.map(itemgetter(slot), tree))
+_alone = jax.jit(lambda tree, slot: jax.tree.map(lambda leaf: leaf[slot][None], tree))
 
 
 @partial(jax.jit, static_argnames="mesh", donate_argnums=0)

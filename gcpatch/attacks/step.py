@@ -29,8 +29,9 @@ class Problem(NamedTuple):
     `target` is None in an untargeted attack, which wants any class but `label`. `clean_heat` is the
     clean image's map of its top class, `clean_heat_of_target` that of the target, None without one.
     `bound` is the most that a pixel may change, None without a bound. `memory` is what
-    `Incremental.run` needs of the image, None where it is evaluated in full. `start` is the noise
-    before the first step, in pixels; None where it is `Attack.init` that says.
+    `Incremental.run` needs of the image, None where it is evaluated in full; in the near field it
+    is that of the image with a tile, and `clean_memory` what an exact evaluation needs. `start` is
+    the noise before the first step, in pixels; None where it is `Attack.init` that says.
     """
 
     image: Float[Array, "h w 3"]
@@ -43,6 +44,7 @@ class Problem(NamedTuple):
     clean_heat_of_target: Float[Array, "h2 w2"] | None
     bound: Float[Array, ""] | None = None
     memory: Memory | None = None
+    clean_memory: Memory | None = None
     start: Float[Array, "rows columns 3"] | None = None
 
 
@@ -57,13 +59,14 @@ class Losses(NamedTuple):
 class NearField(NamedTuple):
     """Of an attack in the near field (see below), where it stands between two exact looks.
 
-    `judged` says that its tile was looked at exactly, `waiting` that its tile looks as if the goal
-    were met and waits for that, and `refreshes` counts the looks. `improved` is the step at which
-    one last found a better tile, and `stalled` says that half of the steps brought none since: all
-    further steps are exact.
+    `tile` is the one that was last looked at, of which its memory is, `looked` the step then, and
+    `refreshes` counts the looks. `waiting` says that its tile looks as if the goal were met and
+    waits for one. `improved` is the step at which one last found a better tile, and `stalled` says
+    that half of the steps brought none since: all further steps are exact.
     """
 
-    judged: Bool[Array, ""]
+    tile: Float[Array, "rows columns 3"]
+    looked: Int[Array, ""]
     waiting: Bool[Array, ""]
     stalled: Bool[Array, ""]
     improved: Int[Array, ""]
@@ -277,7 +280,7 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
     else:
         noise = jnp.zeros_like(tile)
     zero, worst = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, tile.dtype)
-    return State(
+    state = State(
         noise,
         attack.transformation.init(noise),
         zero,
@@ -287,9 +290,12 @@ def init_state(network: Network, problem: Problem, shape: tuple[int, int], attac
         network.normalize(tile),
         worst,
         Losses(worst, worst, worst),
-        None if attack.reach == "exact" else NearField(zero > 0, zero > 0, zero > 0, zero, zero),
-        zero if attack.restart else None,
+        improved=zero if attack.restart else None,
     )
+    if attack.reach == "exact":
+        return state
+    tile, _ = seen_of(network, state, problem, attack)
+    return state._replace(near=NearField(tile, zero, zero > 0, zero > 0, zero, zero))
 
 
 def _random(
@@ -388,9 +394,10 @@ def best_of(state: State) -> dict[str, Any]:
 # A step in the near field computes the patch's own cells and a few around them; what lies beyond is
 # that of the image at the last refresh. Directly after it values are exact, and gradients leave out
 # what the patch does further away. So a step may move the patch, but never end the attack: a tile
-# that looks as if the goal were met waits for the next refresh, which looks at the whole image and
-# alone decides what is done and which tile is the best. Where half of the steps brought no better
-# one, what was left out may be what is missing: the rest of the steps is exact.
+# that looks as if the goal were met waits for an exact look at it, which computes all that the
+# patch reaches, renews what the steps do not, and alone decides what is done and which tile is the
+# best. Where half of the steps brought no better one, what was left out may be what is missing: the
+# rest of the steps is exact.
 
 
 def field_of(state: State) -> NearField:
@@ -400,7 +407,7 @@ def field_of(state: State) -> NearField:
 
 
 def held(state: State) -> Bool[Array, "*batch"]:
-    """Whether a state moves no more before the next refresh."""
+    """Whether a state moves no more, or not before the next look."""
     near = field_of(state)
     return state.done | near.waiting | near.stalled
 
@@ -408,21 +415,26 @@ def held(state: State) -> Bool[Array, "*batch"]:
 def near_step(
     network: Network, state: State, problem: Problem, attack: Attack, forward: Forward
 ) -> tuple[State, Losses]:
-    """One step for one image; where its tile looks done and was not judged yet, it waits instead.
+    """One step for one image; where its tile looks done and was not looked at, it waits instead.
 
-    A tile that was judged is always moved on, so that no rounding can hold it for ever.
+    A tile that was is always moved on, so that no rounding can hold it for ever.
     """
     moved, losses = step(network, state, problem, attack, forward)
     near, looks_done = field_of(state), moved.streak > 0
-    nothing = jnp.zeros((), bool)
+    was_looked_at = (near.looked == state.step) & (near.refreshes > 0)
     moved = moved._replace(
         streak=jnp.where(looks_done, state.streak, 0),
         done=(moved.step >= attack.steps) | ~jnp.isfinite(losses.total),
         **best_of(state),
-        near=near._replace(judged=nothing, waiting=nothing),
     )
-    waits = state._replace(near=near._replace(waiting=~nothing))
-    return jax.tree.map(partial(jnp.where, looks_done & ~near.judged), waits, moved), losses
+    waits = state._replace(near=near._replace(waiting=jnp.ones((), bool)))
+    return jax.tree.map(partial(jnp.where, looks_done & ~was_looked_at), waits, moved), losses
+
+
+def show(network: Network, state: State, problem: Problem, attack: Attack) -> State:
+    """The state with its tile to be looked at."""
+    tile, _ = seen_of(network, state, problem, attack)
+    return state._replace(near=field_of(state)._replace(tile=tile))
 
 
 def judge(
@@ -432,35 +444,29 @@ def judge(
     attack: Attack,
     activations: Float[Array, "h2 w2 k"],
 ) -> tuple[State, Losses]:
-    """The state after an exact look at its tile, whose activations are given, and its losses.
+    """The state after an exact look at the tile that it shows, and that tile's losses.
 
-    Where the tile ends the attack, the look counts as its last step.
+    The tile's activations are given. Where it ends the attack, the look counts as its last step.
     """
     _, head = network.split(attack.layer)
-    tile, seen = seen_of(network, state, problem, attack)
-    image = paste(problem.image, tile, problem.corner)
+    near, (_, seen) = field_of(state), seen_of(network, state, problem, attack)
+    image = paste(problem.image, near.tile, problem.corner)
     covered = coverage(
-        activations.shape[:2], image.shape[:2], problem.corner, tile.shape[:2], problem.ratio
+        activations.shape[:2], image.shape[:2], problem.corner, near.tile.shape[:2], problem.ratio
     )
     _, (losses, lacking) = loss_from_activations(
-        head, activations, image, tile, covered, problem, attack
+        head, activations, image, near.tile, covered, problem, attack
     )
-    near, yes = field_of(state), jnp.ones((), bool)
     streak = jnp.where(lacking == 0, state.streak + 1, 0)
     ends = (streak >= attack.patience) & ~state.done
-    done = state.done | ends
+    done, count = state.done | ends, state.step + ends
     improved = jnp.where(lacking < state.best_shortfall, state.step, near.improved)
-    judged = state._replace(
-        streak=streak,
-        step=state.step + ends,
-        done=done,
-        near=NearField(
-            judged=yes,
-            waiting=~yes,
-            stalled=~done & (2 * (state.step - improved) >= attack.steps),
-            improved=improved,
-            refreshes=near.refreshes + 1,
-        ),
+    judged = near._replace(
+        looked=count,
+        waiting=jnp.zeros((), bool),
+        stalled=~done & (2 * (state.step - improved) >= attack.steps),
+        improved=improved,
+        refreshes=near.refreshes + 1,
     )
-    judged = keep_best(judged, tile, seen, lacking, losses)
-    return jax.tree.map(partial(jnp.where, near.stalled), state, judged), losses
+    after = state._replace(streak=streak, step=count, done=done, near=judged)
+    return keep_best(after, near.tile, seen, lacking, losses), losses

@@ -36,7 +36,7 @@ class Row(NamedTuple):
         spread: of the repeats, (slowest - fastest) / median.
         peak_memory_bytes: of gcpatch, what the compiled step needs with its arguments; of PyTorch
             on a GPU what it allocated at most; on a CPU what the process grew by.
-        seconds_per_step: for the whole batch; in the near field with a step's part of a refresh.
+        seconds_per_step: for the whole batch; in the near field with its part of exact looks.
         computed_inside: the share of the operations that see the patch which are computed inside a
             rectangle, and not on whole maps; None where all are computed in full.
     """
@@ -145,7 +145,7 @@ def measure(
         )
         if variant != "gcpatch-full":
             reach = engine.choose_reach(network, image, corner=place.corner, size=size, attack=how)
-            problem = engine.remember(network, problem, reach.placed)
+            problem = engine.prepare(network, problem, reach)
         problems.append(problem)
     problems = jax.tree.map(lambda *leaves: jnp.stack(leaves), *problems)
     states = jax.vmap(lambda problem: init_state(network, problem, place.shape, how))(problems)
@@ -169,18 +169,20 @@ def measure(
         state[0], losses = program(*weights, state[0], problems, how)
         jax.block_until_ready(losses)
 
-    def refresh() -> None:
+    def look() -> None:  # on a CPU at one image after the other
         assert reach is not None
-        (follow, places), forgetful = reach.placed, problems._replace(memory=None)
+        some = state[0], problems
+        if count is None:
+            some = jax.tree.map(lambda leaf: leaf[:1], some)
         with jax.default_matmul_precision(precision):
-            looked = engine.refresh(network, places, state[0], forgetful, how, follow)
-        jax.block_until_ready(looked)
+            jax.block_until_ready(engine.look(network, *some, how, reach))
 
     timing = clock(step, repeats, count or 1)
     seconds = timing.step
     if reach and reach.every:
-        look = clock(refresh, repeats)
-        seconds, compile_seconds = seconds + look.step / reach.every, compile_seconds + look.first
+        looked, looks = clock(look, repeats), batch if count is None else 1
+        seconds += looks * looked.step / reach.every
+        compile_seconds += looked.first
     return Row(
         network.name,
         size,

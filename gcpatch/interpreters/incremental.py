@@ -9,7 +9,9 @@ the rectangle grows is told in `rectangles.py`.
 
 With a margin the rectangle stops growing near the patch, and what it would have changed beyond
 keeps the value that it has for the image that was given to `precompute`, which may have a patch
-already: for the patch in that image values are exact, for another the better the more alike.
+already: for the patch in that image values are exact, for another the better the more alike. What
+lies around it is renewed from what another program, without a margin, computes of a patch
+(`precompute_within`), at a fraction of what a whole image costs.
 
 What a program needs to know of a rectangle at compile time is its shape and that of its frame, not
 its place: `Incremental` holds the shapes, and the places are data. Rectangles of one shape class,
@@ -241,12 +243,48 @@ class Incremental(Program[Hull | Full]):
 
         return self.evaluate(params, tile, complete=complete, apply=on_rectangles)
 
+    def precompute_within(
+        self,
+        wide: "Placed",
+        params: Any,
+        memory: Memory,
+        tile: Float[Array, "s s c"],
+        places: Int[ArrayLike, "n 2"],
+    ) -> Precomputed:
+        """As `precompute` for an image with a tile in the square's place, at the cost of a `run`.
+
+        Args:
+            wide: the same function and square without a margin, inside whose rectangles all of
+                this one's lie.
+            params: the function's parameters.
+            memory: of the image without the tile, from `wide`.
+            tile: for the square's place.
+            places: of this program's parts.
+        """
+        kept, found = iter(memory), list[Frame | Whole]()
+        parts = zip(self.parts, jnp.asarray(places), jnp.asarray(wide.places), strict=True)
+
+        def complete(value: Array, part: Hull | Full) -> Array:
+            value = _surround(value, next(kept))
+            mine, place, origin = next(parts)
+            found.append(_keep(value, mine, place if part is FULL else place - origin))
+            return value
+
+        output = wide.program.evaluate(params, tile, complete=complete, apply=on_rectangles)
+        return Precomputed(output, found)
+
+    @property
+    def parts(self) -> list[Hull | Full]:
+        """Of each input that is put together, and of the output, how, in turn."""
+        inputs = [part for each in self.operations if each for part in each.parts]
+        return [part for part in (*inputs, self.output) if part is not None]
+
 
 class Placed(NamedTuple):
     """An evaluation, the same for all places of one shape class, and the place of each part."""
 
     program: Incremental
-    places: Int[np.ndarray, "n 2"]
+    places: Int[ArrayLike, "n 2"]
 
 
 def incremental(

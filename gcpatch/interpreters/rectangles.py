@@ -11,7 +11,8 @@ rule the whole map is put together, and everything behind it changes in full.
 
 With a margin, windows change no more than the square's own cells and so many cells around them, the
 near field; what would change beyond is left as it was. Own cells of a map of h rows, of an image of
-H, are rows [low h / H, high h / H), rounded outwards.
+H, are rows [low h / H, high h / H), rounded outwards. Every rectangle of the near field lies in the
+one that there is without a margin.
 
 All rectangles here lie where they lie in their maps.
 """
@@ -122,16 +123,20 @@ def plan(jaxpr: core.Jaxpr, box: Box, margin: int | None = None) -> Plan:
     """
     image = jaxpr.invars[-1]
     changed: dict[core.Var, Extent] = {image: box}
-    rules = RULES
+    reached: list[Extent | None] = [None] * len(jaxpr.eqns)
     if margin is not None:
-        near = functools.partial(_near, box, shape_of(image)[1:3], margin)
-        rules = RULES | dict.fromkeys(WINDOWED, functools.partial(_windowed, near=near))
+        reached = [change and change.output for change in plan(jaxpr, box).changes]
     changes: list[Change | None] = []
-    for equation in jaxpr.eqns:
+    for equation, within in zip(jaxpr.eqns, reached, strict=True):
         inputs = tuple(look_up(changed, atom) for atom in equation.invars)
         change = None
         if any(extent is not None for extent in inputs):
-            rule = rules.get(equation.primitive.name)
+            rule = RULES.get(equation.primitive.name)
+            if margin is not None and isinstance(within, Box) and rule is _windowed:
+                count = shape_of(equation.outvars[0])[1:3]
+                rule = functools.partial(
+                    _windowed, near=_near(box, shape_of(image)[1:3], margin, count, within)
+                )
             boxes = tuple(extent for extent in inputs if extent is not FULL)
             if rule is not None and len(boxes) == len(inputs):
                 change = rule(equation, boxes)
@@ -147,16 +152,14 @@ def look_up(changed: dict[core.Var, Any], atom: Atom) -> Any:
 
 
 def _near(
-    box: Box, image: tuple[int, ...], margin: int, cells: tuple[int, ...]
-) -> tuple[Span, Span]:
-    """The rows and columns of a map that a square of the image covers, and `margin` beside them."""
-    rows, columns = (
-        Span(
-            max(0, low * count // length - margin), min(count, -(-high * count // length) + margin)
-        )
-        for (low, high), length, count in zip(box, image, cells, strict=True)
-    )
-    return rows, columns
+    box: Box, image: tuple[int, ...], margin: int, cells: tuple[int, ...], within: Box
+) -> Box:
+    """The part of `within` that a square of the image covers, and `margin` cells beside it."""
+    spans = []
+    for (low, high), length, count, (first, end) in zip(box, image, cells, within, strict=True):
+        start = min(max(low * count // length - margin, first), end - 1)
+        spans.append(Span(start, max(min(-(-high * count // length) + margin, end), start + 1)))
+    return Box(*spans)
 
 
 # ---- rules: from what changes of an equation's inputs to a `Change`, None where they do not apply
@@ -239,21 +242,13 @@ def _see(window: Window, changed: Span, *, length: int, near: Span) -> Sight:
     )
 
 
-Near: TypeAlias = Callable[[tuple[int, ...]], tuple[Span, Span]]  # of a map of so many cells
-
-
-def _everywhere(cells: tuple[int, ...]) -> tuple[Span, Span]:
-    rows, columns = (Span(0, count) for count in cells)
-    return rows, columns
-
-
-def _windowed(equation: Equation, boxes: Boxes, near: Near = _everywhere) -> Change | None:
-    """Slides a window over the first input; of its outputs only those that are near change."""
+def _windowed(equation: Equation, boxes: Boxes, near: Box | None = None) -> Change | None:
+    """Slides a window over the first input; of its outputs only those that are `near` change."""
     windows, (box, *others) = windows_of(equation), boxes
     if windows is None or box is None or any(other is not None for other in others):
         return None
     lengths = shape_of(equation.invars[0])[1:3]
-    limits = near(shape_of(equation.outvars[0])[1:3])
+    limits = near or Box(*(Span(0, count) for count in shape_of(equation.outvars[0])[1:3]))
     rows, columns = (
         _see(window, changed, length=length, near=limit)
         for window, changed, length, limit in zip(windows, box, lengths, limits, strict=True)

@@ -670,7 +670,7 @@ def test_no_step_beyond_that_in_which_an_image_is_done(flat):
     states, problems = batched(flat, sure_and_lost(flat), SMALL, how)
     whole, history = advance(flat, *batched(flat, sure_and_lost(flat), SMALL, how), how, 8)
     for steps in (3, 5):
-        states, part = advance(flat, states, problems, how, 5, until_done=True)
+        states, part = advance(flat, states, problems, how, 5, until_held=True)
         assert len(part.total) == steps
     assert_same(states, whole)
     np.testing.assert_array_equal(part.total[:, 1], history.total[3:, 1])

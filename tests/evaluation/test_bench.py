@@ -15,7 +15,7 @@ from convert.batched import Batched
 from convert.checking.comparison import classifier, tensor
 from convert.torchvision import to_torch
 from experiments.bench.__main__ import table
-from experiments.bench.work import multiply_adds, near_work, trunk_work, with_refreshes
+from experiments.bench.work import multiply_adds, near_work, trunk_work, with_looks
 from gcpatch import cli
 from gcpatch.attacks import engine
 from gcpatch.attacks.regions import Patch
@@ -116,16 +116,16 @@ def test_a_patch_reaches_less_the_smaller_it_is():
     assert same == full > large > small > 0
 
 
-def test_the_near_field_computes_less_and_refreshes_too():
+def test_the_near_field_computes_less_and_looks_too():
     network = random("wide_resnet101_2")
     full, exact = trunk_work(network, 64)
     _, steps_alone = trunk_work(network, 64, engine.MARGIN)
     assert steps_alone < near_work(network, 64) < exact < full
-    assert with_refreshes(full=100, reached=10, every=5) == 10 + 10  # 20 forward, 20 + 20 a step
-    assert with_refreshes(full=100, reached=10, every=None) == 10
+    assert with_looks(wide=100, reached=10, every=5) == 10 + 10  # 20 forward, 20 + 20 a step
+    assert with_looks(wide=100, reached=10, every=None) == 10
 
 
-def test_a_step_in_the_near_field_has_its_part_of_a_refresh(monkeypatch):
+def test_a_step_in_the_near_field_has_its_part_of_the_looks(monkeypatch):
     times = iter([bench.Timing(3.0, 0.5, 0.1), bench.Timing(9.0, 8.0, 0.0)])
     monkeypatch.setattr(bench, "clock", lambda *arguments: next(times))
     network = random("mini_wide_resnet")
@@ -134,9 +134,9 @@ def test_a_step_in_the_near_field_has_its_part_of_a_refresh(monkeypatch):
     reach = engine.choose_reach(
         network, image, corner=Patch(64).corner(side, side), size=64, attack=attack
     )
-    row = bench.measure(network, 64, 1, "gcpatch-near")
-    assert row.seconds_per_step == pytest.approx(0.5 + 8.0 / reach.every)
-    assert row.image_steps_per_second == pytest.approx(1 / row.seconds_per_step)
+    row = bench.measure(network, 64, 2, "gcpatch-near")
+    assert row.seconds_per_step == pytest.approx(0.5 + 2 * 8.0 / reach.every)
+    assert row.image_steps_per_second == pytest.approx(2 / row.seconds_per_step)
     assert row.compile_seconds > 9
 
 

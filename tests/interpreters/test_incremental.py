@@ -87,6 +87,24 @@ def check(function, weights, image, tile, corner):
     return found
 
 
+def check_within(function, weights, image, tile, corner, margin):
+    """What an exact program finds of a tile is what the image with it gives a program near it."""
+    jaxpr = trace(function, weights, shape=image.shape, dtype=image.dtype)
+    (near, places), wide = (incremental(jaxpr, corner, len(tile), each) for each in (margin, None))
+
+    def slow(image, tile):
+        return near.precompute(weights, lax.dynamic_update_slice(image, tile, (*corner, 0)), places)
+
+    def fast(image, tile):
+        clean = wide.program.precompute(weights, image, wide.places).memory
+        return near.precompute_within(wide, weights, clean, tile, places)
+
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12),
+        *(jax.jit(each)(image, tile) for each in (fast, slow)),
+    )
+
+
 @settings(
     max_examples=15,
     deadline=None,
@@ -108,6 +126,7 @@ def test_random_networks_and_rectangles(x64, plan, place, seed):
         return x
 
     check(function, weights, image, tile, place[:2])
+    check_within(function, weights, image, tile, place[:2], margin=seed % 3)
 
 
 @pytest.mark.parametrize("name, corner", [("mini_vgg_bn", (0, 32)), ("mini_resnext", (9, 21))])

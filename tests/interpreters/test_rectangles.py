@@ -138,6 +138,31 @@ def test_near_a_rectangle_windows_keep_to_its_cells_and_a_margin(size, stride, p
         assert change.reading.part.rows == (min(inside) - top, max(inside) + 1 - top)
 
 
+@pytest.mark.parametrize("margin", [0, 1, 3])
+@pytest.mark.parametrize("size, stride, pads", [(1, 1, (0, 0)), (1, 2, (0, 0)), (3, 2, (1, 0))])
+def test_near_a_rectangle_nothing_lies_outside_of_what_changes(size, stride, pads, margin):
+    def inside(part, whole):
+        return whole is FULL or all(
+            low <= first < last <= high
+            for (first, last), (low, high) in zip(part, whole, strict=True)
+        )
+
+    def block(_, x):
+        kernel, same = jnp.ones((size, size, 1, 1)), jnp.ones((3, 3, 1, 1))
+        x = x + conv(x, same, (1, 1), ((1, 1), (1, 1)))
+        x = conv(x, kernel, (stride, stride), (pads, pads))
+        return x + conv(x, same, (1, 1), ((1, 1), (1, 1)))
+
+    jaxpr = trace(block, (), shape=(LENGTH, LENGTH, 1)).jaxpr
+    for low in range(LENGTH - 1):
+        box = Box(Span(low, low + 2), Span(0, 2))
+        pairs = zip(plan(jaxpr, box, margin).changes, plan(jaxpr, box).changes, strict=True)
+        pairs = [(near, wide) for near, wide in pairs if wide]
+        assert len(pairs) > 4
+        for near, wide in pairs:
+            assert inside(near.output, wide.output) and inside(near.hull, wide.hull)
+
+
 def test_sums_and_what_has_no_windows_grow_as_without_a_margin():
     def function(_, x):
         return jax.nn.relu(x + conv(x, jnp.ones((5, 5, 1, 1)), (1, 1), ((2, 2), (2, 2))))
