@@ -275,8 +275,11 @@ def problems_that_stall(network, how, which, count=3):
     ]
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3])
-def test_what_stalls_in_the_near_field_goes_on_exactly_after_all_others(tiny64, stuck, batch):
+@pytest.mark.parametrize("batch, platform", [(1, "cpu"), (2, "cpu"), (3, "cpu"), (3, "gpu")])
+def test_what_stalls_in_the_near_field_goes_on_exactly_after_all_others(
+    tiny64, stuck, batch, platform, monkeypatch
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     problems = problems_that_stall(tiny64, stuck, {0, 1})
     found = list(stream(tiny64, problems, (SIZE, SIZE), stuck, batch, corner=CORNER))
     assert found[0][0] == 2 and len(found) == 3

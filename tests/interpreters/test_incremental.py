@@ -325,6 +325,7 @@ def test_near_a_patch_values_and_gradients_are_those_beside_a_cached_image(
     check(fast(other), exact(other))  # of the tile that is cached nothing is cut
     check(output, exact(other))
     assert jnp.abs(fast(tile) - exact(tile)).max() > 1e-6
+    check_within(block, weights, image, other, corner, margin)
 
 
 def test_a_margin_that_holds_everything_is_the_exact_program(tiny_resnet):
