@@ -109,8 +109,8 @@ class Fields:
         "exact",
         "how far a step follows what a square patch changes: `exact`, as far as it goes; a number "
         "of cells around the patch's own in each map, beyond which values are those of the last "
-        "refresh; or `near`, which chooses the number by the cost. What is done is always decided "
-        "by the whole image",
+        "exact look; or `near`, which chooses the number by the cost. What is done is always "
+        "decided by an exact look",
         value="exact|near|CELLS",
         parse=as_reach,
     )

@@ -392,9 +392,9 @@ def best_of(state: State) -> dict[str, Any]:
 # ---- the near field
 #
 # A step in the near field computes the patch's own cells and a few around them; what lies beyond is
-# that of the image at the last refresh. Directly after it values are exact, and gradients leave out
-# what the patch does further away. So a step may move the patch, but never end the attack: a tile
-# that looks as if the goal were met waits for an exact look at it, which computes all that the
+# that of the image at the last exact look. Directly after it values are exact, and gradients leave
+# out what the patch does further away. So a step may move the patch, but never end the attack: a
+# tile that looks as if the goal were met waits for an exact look at it, which computes all that the
 # patch reaches, renews what the steps do not, and alone decides what is done and which tile is the
 # best. Where half of the steps brought no better one, what was left out may be what is missing: the
 # rest of the steps is exact.
