@@ -1,7 +1,7 @@
 """The attack on one image (paper, algorithm 1): losses, gradient, step, projection."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from gcpatch.attacks.blending import blend, coverage, cut, paste, with_rings
 from gcpatch.attacks.objectives import ObjectiveError
 from gcpatch.attacks.regions import Placement
 from gcpatch.attacks.settings import Attack
-from gcpatch.explainers.cam import Head, classify_and_explain
+from gcpatch.explainers.cam import Head, activations_of, explain_activations
 from gcpatch.interpreters.incremental import Memory
 from gcpatch.losses import Evidence, cross_entropy
 from gcpatch.networks import Network
@@ -229,9 +229,10 @@ def make_problem(
         AttackError: the attack's objective needs a target, and there is none.
     """
     image = jnp.asarray(image)
-    look = partial(classify_and_explain, layer=attack.layer, explainer=attack.explainer)
+    look = partial(explain_activations, network, layer=attack.layer, explainer=attack.explainer)
+    activations = cache(partial(activations_of, network, image, layer=attack.layer))
     if label is None or clean_heat is None:
-        logits, heat = look(network, image)
+        logits, heat = look(activations())
         label = logits.argmax() if label is None else label
         clean_heat = heat if clean_heat is None else clean_heat
     if target is None:
@@ -239,7 +240,7 @@ def make_problem(
     else:
         target = jnp.asarray(target, jnp.int32)
         if clean_heat_of_target is None:
-            clean_heat_of_target = look(network, image, target)[1]
+            clean_heat_of_target = look(activations(), target)[1]
     bound = placement.bound
     return Problem(
         image=image,

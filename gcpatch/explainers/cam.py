@@ -125,7 +125,6 @@ def _check_map(shape: tuple[int, ...]) -> None:
         )
 
 
-@partial(jax.jit, static_argnames=("layer", "explainer"))
 def classify_and_explain(
     network: Network,
     image: Float[ArrayLike, "h w 3"],
@@ -135,8 +134,35 @@ def classify_and_explain(
     explainer: Cam = grad_cam,
 ) -> tuple[Float[Array, " classes"], Float[Array, "h2 w2"]]:
     """The logits of one image, and the map of one class; of the top class if None."""
-    trunk, head = network.split(layer)
-    activations = trunk(jnp.asarray(image))
+    activations = activations_of(network, image, layer=layer)
+    return explain_activations(network, activations, label, layer=layer, explainer=explainer)
+
+
+@partial(jax.jit, static_argnames="layer")
+def activations_of(
+    network: Network, image: Float[ArrayLike, "h w 3"], *, layer: str | None = None
+) -> Float[Array, "h2 w2 k"]:
+    """A layer's activations of one image, from which `explain_activations` goes on.
+
+    Raises:
+        UserError: there is no such layer, or it gives no map.
+    """
+    activations = network.split(layer)[0](jnp.asarray(image))
+    _check_map(activations.shape)
+    return activations
+
+
+@partial(jax.jit, static_argnames=("layer", "explainer"))
+def explain_activations(
+    network: Network,
+    activations: Float[Array, "h2 w2 k"],
+    label: Int[ArrayLike, ""] | int | None = None,
+    *,
+    layer: str | None = None,
+    explainer: Cam = grad_cam,
+) -> tuple[Float[Array, " classes"], Float[Array, "h2 w2"]]:
+    """As `classify_and_explain`, of an image whose activations are known."""
+    _, head = network.split(layer)
     explained = head(activations).argmax() if label is None else jnp.asarray(label)
     return explainer.logits_and_map(head, activations, explained)
 

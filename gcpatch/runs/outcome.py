@@ -19,7 +19,7 @@ from gcpatch.attacks.slots import Asked, Result
 from gcpatch.data import labels
 from gcpatch.data.sources import Item, Picture
 from gcpatch.evaluation import metrics
-from gcpatch.explainers.cam import classify_and_explain
+from gcpatch.explainers.cam import activations_of, classify_and_explain, explain_activations
 from gcpatch.networks import Network
 from gcpatch.report import figures
 from gcpatch.report.table import status
@@ -101,7 +101,9 @@ def look_at(network: Network, item: Item, attack: Attack, *, rule: str, seed: in
     labels.check(rule, network.categories)
     picture = item.read()
     image = jnp.asarray(picture.pixels, jnp.float32) / 255
-    logits, heat = jax.tree.map(np.asarray, _look(network, image, None, attack))
+    activations = activations_of(network, image, layer=attack.layer)
+    look = partial(explain_activations, network, layer=attack.layer, explainer=attack.explainer)
+    logits, heat = jax.tree.map(np.asarray, look(activations))
     label = labels.find(item.label, network.categories) if item.label else int(logits.argmax())
     untargeted = rule == labels.UNTARGETED
     try:
@@ -118,7 +120,7 @@ def look_at(network: Network, item: Item, attack: Attack, *, rule: str, seed: in
             "skipped": str(error),
         }
         raise Skipped(known) from None
-    of_target = _map(network, image, target, attack)
+    of_target = np.asarray(look(activations, jnp.asarray(target))[1])
     return Clean(item, picture, label, target, logits, heat, of_target)
 
 

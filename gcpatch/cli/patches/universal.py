@@ -163,10 +163,10 @@ def _row(network: Any, patch: Any, seen: Any, attack: Any) -> dict[str, Any]:
     judged = []
     for image in others:
         attacked = np.rint(patch.apply(image) * 255).astype(np.float32) / 255
-        logits, heat = classify_and_explain(
+        logits, map_ = classify_and_explain(
             network, attacked, patch.target, layer=attack.layer, explainer=attack.explainer
         )
-        heat = np.asarray(heat)
+        heat = np.asarray(map_)
         covered = np.asarray(
             coverage(heat.shape, image.shape[:2], place.corner, place.shape, place.ratio)
         )
