@@ -278,10 +278,14 @@ def prepare(network: Network, problem: Problem, reach: Reach) -> Problem:
     if reach.wide is None:
         return remember(network, problem, reach.placed)
     clean = remember(network, problem, reach.wide).memory
-    (program, places), image = reach.placed, problem.image
-    blank = jax.eval_shape(program.precompute, network, image, places).memory
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
-    return problem._replace(memory=zeros, clean_memory=clean)
+    blank = _blank(network, problem.image, *reach.placed)
+    return problem._replace(memory=blank, clean_memory=clean)
+
+
+@partial(jax.jit, static_argnames="program")
+def _blank(network: Network, image, program: Incremental, places) -> Memory:
+    """Zeros in place of a memory."""
+    return jax.tree.map(jnp.zeros_like, program.precompute(network, image, places).memory)
 
 
 Renewed = tuple[Float[Array, "batch h2 w2 k"], Memory]
