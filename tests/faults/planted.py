@@ -776,8 +776,9 @@ FAULTS = (
         "doors",
         "an attack judges the maps of the target layer whatever its own is",
         "gcpatch/runs/outcome.py",
-        "network, image, label, layer=attack.layer, explainer",
-        "network, image, label, layer=None, explainer",
+        "activations_of(network, image, layer=attack.layer)\n"
+        "    look = partial(explain_activations, network, layer=attack.layer,",
+        "activations_of(network, image)\n    look = partial(explain_activations, network,",
         "tests/attacks/test_layers.py",
     ),
     Fault(
