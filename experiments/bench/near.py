@@ -39,12 +39,11 @@ def savings(network: Network, patch: Patch) -> list[str]:
     """A row: how many times fewer multiply-adds, exact and for each margin."""
     side, size = network.preprocessing.size, patch.size
     image, corner = jax.ShapeDtypeStruct((side, side, 3), "float32"), patch.corner(side, side)
-    cells = []
+    cells, (full, wide) = [], trunk_work(network, size)
     for reach in ("exact", *MARGINS):
         attack = Attack(reach=reach)
         found = engine.choose_reach(network, image, corner=corner, size=size, attack=attack)
-        full, reached = trunk_work(network, size, found.margin)
-        _, wide = trunk_work(network, size)
+        _, reached = trunk_work(network, size, found.margin)
         saved = full / with_looks(wide, reached, found.every)
         cells.append(
             f"{full / reached:.2f}" + (f" ({saved:.2f}, R = {found.every})" if found.every else "")

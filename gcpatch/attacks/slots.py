@@ -385,7 +385,7 @@ class Slots:
             return losses
         found = jax.tree.map(lambda leaf: np.zeros(self.count, leaf.dtype), self.states.best_losses)
         for slot in slots:
-            problems = self.problems._replace(key=None)
+            problems = self.problems._replace(key=None, memory=None)  # which are not asked for
             mine = jax.device_get(_alone((self.states, problems), slot))
             states, memory, losses = change(self.network, *mine)
             batch, one = (self.states, self.problems.memory), _row((states, memory), 0)

@@ -11,11 +11,12 @@ import gcpatch
 from gcpatch.attacks.engine import forward_of, reach_of, remember
 from gcpatch.attacks.regions import Patch
 from gcpatch.attacks.settings import Attack, AttackError
-from gcpatch.attacks.step import evaluate, make_problem
+from gcpatch.attacks.slots import Result
+from gcpatch.attacks.step import Losses, evaluate, make_problem
 from gcpatch.data.sources import Item, Picture
 from gcpatch.errors import UserError
 from gcpatch.explainers.cam import METHODS, Cam, grad_cam, layercam
-from gcpatch.runs.outcome import look_at
+from gcpatch.runs.outcome import evaluate_result, look_at
 
 SIDE, LAYER = 32, "features.1"
 
@@ -64,9 +65,14 @@ def test_an_attack_on_another_layers_map(tiny):
 def test_verdicts_are_about_the_attacked_layer(tiny):
     pixels = np.rint(image() * 255).astype(np.uint8)
     item = Item("a", "drawn", lambda: Picture(pixels, "0123abcd" * 8))
-    clean = look_at(tiny, item, Attack(layer=LAYER, explainer="layercam"), rule="random", seed=0)
+    how, place = Attack(layer=LAYER, explainer="layercam"), Patch(8).place(*pixels.shape[:2])
+    clean = look_at(tiny, item, how, rule="random", seed=0)
     wanted = layercam(tiny, np.float32(pixels) / 255, clean.target, layer=LAYER)
     np.testing.assert_allclose(clean.heat_of_target, wanted, rtol=1e-4, atol=1e-6)
+    nothing = Losses(0.0, 0.0, 0.0)
+    same = Result(np.float32(pixels) / 255, pixels[:8, :8] / 255, 1, False, nothing, nothing)
+    found = evaluate_result(tiny, clean, same, how, png=pixels, place=place)
+    np.testing.assert_allclose(found.heat, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_a_rule_of_ones_own_is_an_explainer(tiny):

@@ -783,6 +783,14 @@ FAULTS = (
     ),
     Fault(
         "doors",
+        "a verdict is of the target layer's map whatever the attack's is",
+        "gcpatch/runs/outcome.py",
+        "network, image, label, layer=attack.layer, explainer",
+        "network, image, label, layer=None, explainer",
+        "tests/attacks/test_layers.py",
+    ),
+    Fault(
+        "doors",
         "the ring is the patch's own cells",
         "gcpatch/attacks/blending.py",
         "side = 2 * rings + 1",
